@@ -1,0 +1,1 @@
+"""Namespace of the projects in this repository, as MMDetection lays them out."""

@@ -1,0 +1,229 @@
+"""Masks as run lengths and as submission text; no pixels unless somebody asks for them.
+
+An ``Rle`` is the COCO dict ``{'size': [height, width], 'counts': bytes}`` in the compressed form of
+pycocotools: run lengths of the column-major image, zeros first, written as deltas to the run two
+before in groups of five bits (``rleToString`` in pycocotools' ``maskApi.c``). The text of a
+submission is ``base64(zlib(counts))``, as the challenge's evaluation page asks:
+https://www.kaggle.com/competitions/open-images-2019-instance-segmentation/overview/evaluation
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import zlib
+from collections.abc import Sequence
+from typing import TypedDict
+
+import numpy as np
+from pycocotools import mask as coco_mask
+
+
+class Rle(TypedDict):
+    """COCO compressed run lengths of one full image."""
+
+    size: list[int]
+    counts: bytes
+
+
+class MaskError(ValueError):
+    """Text or bytes that are not a mask of the size they should have."""
+
+
+# Five bits a group, the group's fifth as sign, so n groups hold [-2**(5n-1), 2**(5n-1)).
+_GROUP_LIMITS = 1 << (5 * np.arange(1, 8, dtype=np.int64) - 1)
+
+
+def compress_counts(runs: np.ndarray) -> bytes:
+    """Run lengths to COCO's compressed counts.
+
+    Args:
+        runs: (R,) int, alternating lengths of zeros and ones, zeros first.
+    """
+    deltas = np.array(runs, np.int64)
+    deltas[3:] -= np.asarray(runs, np.int64)[1:-2]
+    magnitude = np.where(deltas < 0, ~deltas, deltas)
+    groups = np.searchsorted(_GROUP_LIMITS, magnitude, side='right') + 1
+    digit = np.arange(groups.max(initial=1))
+    chars = (deltas[:, None] >> (5 * digit)) & 0x1F
+    chars |= np.where(digit < groups[:, None] - 1, 0x20, 0)
+    return (chars + 48)[digit < groups[:, None]].astype(np.uint8).tobytes()
+
+
+def decompress_counts(counts: bytes) -> np.ndarray:
+    """COCO's compressed counts to run lengths, (R,) int64; MaskError if they are malformed."""
+    runs, _ = decompress_many([counts])
+    return runs
+
+
+def decompress_many(counts: Sequence[bytes]) -> tuple[np.ndarray, np.ndarray]:
+    """The run lengths of many masks at once.
+
+    Args:
+        counts: N compressed masks.
+
+    Returns:
+        ``runs`` (R,) int64, all masks' runs one after the other, and ``offsets`` (N + 1,) int64:
+        mask ``n`` has ``runs[offsets[n]:offsets[n + 1]]``.
+
+    Raises:
+        MaskError: an empty string, a character outside the code, or a group without end.
+    """
+    chars = np.frombuffer(b''.join(counts), np.uint8).astype(np.int64) - 48
+    ends = np.cumsum([len(item) for item in counts], dtype=np.int64)
+    last = np.flatnonzero((chars & 0x20) == 0)
+    if chars.size and (chars.min() < 0 or chars.max() > 0x3F):
+        raise MaskError('run lengths with a character outside the code')
+    is_last = np.zeros(len(chars) + 1, bool)
+    is_last[last] = True
+    lengths = np.diff(ends, prepend=0)
+    if (lengths == 0).any() or not is_last[ends - 1].all():
+        raise MaskError('run lengths that stop in the middle')
+    deltas = _join_groups(chars, last)
+    offsets = np.concatenate(([0], np.searchsorted(last, ends)))
+    return _undo_deltas(deltas, offsets), offsets
+
+
+def _join_groups(chars: np.ndarray, last: np.ndarray) -> np.ndarray:
+    """Numbers from groups of five bits, least significant first, the topmost bit the sign."""
+    if not len(last):
+        return np.zeros(0, np.int64)
+    first = np.concatenate(([0], last[:-1] + 1))
+    digit = np.arange(len(chars)) - np.repeat(first, last - first + 1)
+    if digit.max() > 6:
+        raise MaskError('a run length of more than 32 bits')
+    values = np.add.reduceat((chars & 0x1F) << (5 * digit), first)
+    negative = (chars[last] & 0x10) != 0
+    return np.where(negative, values - (np.int64(1) << (5 * (digit[last] + 1))), values)
+
+
+def _undo_deltas(deltas: np.ndarray, offsets: np.ndarray) -> np.ndarray:
+    """Runs from deltas: inside each mask, run i > 2 is stored as its difference to run i - 2."""
+    within = np.arange(len(deltas)) - np.repeat(offsets[:-1], np.diff(offsets))
+    runs = deltas.copy()
+    for parity, chain_start in ((1, 1), (0, 2)):
+        chain = np.flatnonzero((within >= chain_start) & (within % 2 == parity))
+        if not len(chain):
+            continue
+        total = np.cumsum(deltas[chain])
+        starts = np.flatnonzero(within[chain] == chain_start)
+        base = np.repeat(total[starts] - deltas[chain[starts]],
+                         np.diff(starts, append=len(chain)))
+        runs[chain] = total - base
+    return runs
+
+
+def encode_text(counts: bytes) -> str:
+    """Compressed counts to a submission's mask text."""
+    return base64.b64encode(zlib.compress(counts)).decode('ascii')
+
+
+def decode_text(text: str, height: int, width: int) -> Rle:
+    """A submission's mask text to an Rle.
+
+    Raises:
+        MaskError: not base64, not zlib, malformed run lengths, or a mask of another size.
+    """
+    rle: Rle = {'size': [height, width], 'counts': inflate_text(text)}
+    check_sizes([rle])
+    return rle
+
+
+def inflate_text(text: str | bytes) -> bytes:
+    """The compressed counts inside a mask text, not looked into; MaskError if there are none."""
+    try:
+        packed = base64.b64decode(text, validate=True)
+    except (binascii.Error, ValueError) as error:
+        raise MaskError(f'mask is not base64 ({error}): {_shorten(text)}') from None
+    try:
+        return zlib.decompress(packed)
+    except zlib.error as error:
+        raise MaskError(f'mask is not zlib data ({error}): {_shorten(text)}') from None
+
+
+def _shorten(text: str | bytes) -> str:
+    shown = text if isinstance(text, str) else text.decode('utf-8', 'replace')
+    return repr(shown if len(shown) <= 24 else shown[:20] + '...')
+
+
+def check_sizes(rles: Sequence[Rle]) -> None:
+    """Raise a MaskError unless each mask's runs are legal and fill its image exactly."""
+    if not rles:
+        return
+    runs, offsets = decompress_many([rle['counts'] for rle in rles])
+    if (runs < 0).any():
+        raise MaskError('a negative run length')
+    pixels = np.add.reduceat(runs, offsets[:-1])
+    expected = np.array([rle['size'][0] * rle['size'][1] for rle in rles], np.int64)
+    for n in np.flatnonzero(pixels != expected)[:1]:
+        height, width = rles[n]['size']
+        raise MaskError(f'mask of {pixels[n]} pixels in an image of {width}x{height} = '
+                        f'{expected[n]} pixels')
+
+
+def rle_from_crop(crop: np.ndarray, x0: int, y0: int, height: int, width: int) -> Rle:
+    """Full-image run lengths of a mask that lies inside a box, without the full image.
+
+    The same bytes as ``pycocotools.mask.encode`` of the crop pasted into zeros.
+
+    Args:
+        crop: (bh, bw) bool or 0/1, the pixels of the box.
+        x0, y0: the box's left and upper pixel in the image; the crop must fit.
+        height, width: the image's size.
+    """
+    box_height, box_width = crop.shape
+    # One zero below each column keeps the columns apart in a single pass over the flat crop.
+    columns = np.zeros((box_width, box_height + 1), bool)
+    columns[:, :box_height] = crop.T
+    flat = columns.reshape(-1)
+    edges = np.flatnonzero(flat[1:] != flat[:-1]) + 1
+    if flat.size and flat[0]:
+        edges = np.concatenate(([0], edges))
+    column, offset = np.divmod(edges, box_height + 1)
+    edges = (column + x0) * height + offset + y0
+    return rle_from_edges(edges, height, width)
+
+
+def rle_from_edges(edges: np.ndarray, height: int, width: int) -> Rle:
+    """Run lengths from the positions where the mask starts and ends.
+
+    Args:
+        edges: (2K,) int, ascending positions in the column-major image: start, end, start, end …
+            (ends exclusive). An end equal to the next start, as where a run goes on from the
+            bottom of one column to the top of the next, is joined.
+    """
+    touching = np.flatnonzero(edges[1:-1:2] == edges[2::2]) * 2 + 1
+    if len(touching):
+        edges = np.delete(edges, np.concatenate((touching, touching + 1)))
+    runs = np.diff(edges, prepend=0, append=height * width)
+    if len(runs) > 1 and runs[-1] == 0:  # COCO writes no empty last run
+        runs = runs[:-1]
+    return {'size': [int(height), int(width)], 'counts': compress_counts(runs)}
+
+
+def rle_from_mask(mask: np.ndarray) -> Rle:
+    """(H, W) bool or 0/1 to an Rle."""
+    height, width = mask.shape
+    return rle_from_crop(mask, 0, 0, height, width)
+
+
+def rle_to_mask(rle: Rle) -> np.ndarray:
+    """An Rle to (H, W) bool."""
+    return coco_mask.decode(rle).astype(bool)
+
+
+def area(rles: Sequence[Rle]) -> np.ndarray:
+    """Pixels of each mask, (N,) int64."""
+    return np.asarray(coco_mask.area(list(rles)), np.int64).reshape(-1)
+
+
+def bbox(rles: Sequence[Rle]) -> np.ndarray:
+    """Tight boxes in pixels, (N, 4) float64 ``x, y, w, h``; zeros for an empty mask."""
+    return np.asarray(coco_mask.toBbox(list(rles)), np.float64).reshape(-1, 4)
+
+
+def iou(first: Sequence[Rle], second: Sequence[Rle]) -> np.ndarray:
+    """Pairwise intersection over union, (N, M) float64."""
+    if not len(first) or not len(second):
+        return np.zeros((len(first), len(second)))
+    return np.asarray(coco_mask.iou(list(first), list(second), [0] * len(second)))

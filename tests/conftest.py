@@ -1,0 +1,24 @@
+"""Fixtures that several test modules share."""
+
+from pathlib import Path
+
+import pytest
+
+from projects.openimages.labels import LabelSpace
+from tests.helpers import REPOSITORY, write_classes
+
+REAL_DATA = REPOSITORY.parent / 'shared' / 'data'
+
+
+@pytest.fixture(scope='session')
+def real_data() -> Path:
+    """The folder with the real class list, hierarchy and image sizes; skipped where absent."""
+    if not (REAL_DATA / 'challenge-2019-classes-description-segmentable.csv').exists():
+        pytest.skip('the real Open Images lists are not beside this checkout (../shared/data)')
+    return REAL_DATA
+
+
+@pytest.fixture
+def small_labels(tmp_path) -> LabelSpace:
+    """Six classes: animal > (cat, dog), toy > (bear), animal > bear; and a lone cup."""
+    return LabelSpace.read(*write_classes(tmp_path))

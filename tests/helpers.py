@@ -1,0 +1,41 @@
+"""Small things that several test modules build or run."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+
+SMALL_CLASSES = (('/m/0animal', 'Animal'), ('/m/0cat', 'Cat, domestic'), ('/m/0dog', 'Dög'),
+                 ('/m/0toy', 'Toy'), ('/m/0bear', 'Teddy bear'), ('/m/0cup', 'Cup'))
+SMALL_TREE = {'/m/0animal': ('/m/0cat', '/m/0dog', '/m/0bear'), '/m/0toy': ('/m/0bear',),
+              '/m/0cup': ()}
+
+
+def write_classes(folder: Path) -> tuple[Path, Path]:
+    """The small class list and its hierarchy as files; returns both paths."""
+    classes, hierarchy = folder / 'classes.csv', folder / 'hierarchy.json'
+    classes.write_text(''.join(f'{mid},"{name}"\n' if ',' in name else f'{mid},{name}\n'
+                               for mid, name in SMALL_CLASSES), encoding='utf-8')
+    tree = {'LabelName': '/m/0bl9f', 'Subcategory': [
+        {'LabelName': mid, 'Subcategory': [{'LabelName': child} for child in children]}
+        if children else {'LabelName': mid} for mid, children in SMALL_TREE.items()]}
+    hierarchy.write_text(json.dumps(tree), encoding='utf-8')
+    return classes, hierarchy
+
+
+def run_tool(*arguments, timeout=600, **options) -> subprocess.CompletedProcess:
+    """Run ``python ARGUMENTS`` from the repository root and return its output as text."""
+    return subprocess.run([sys.executable, *map(str, arguments)], cwd=REPOSITORY, text=True,
+                          capture_output=True, timeout=timeout, check=False, **options)
+
+
+def assert_one_line_error(result: subprocess.CompletedProcess, *parts: str) -> None:
+    """The run ended with exit code 2 and one ``error:`` line that holds every one of ``parts``."""
+    assert result.returncode == 2, (result.returncode, result.stderr)
+    assert 'Traceback' not in result.stderr
+    lines = [line for line in result.stderr.splitlines() if line.startswith('error: ')]
+    assert len(lines) == 1, result.stderr
+    for part in parts:
+        assert part in lines[0], lines[0]

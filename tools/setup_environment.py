@@ -1,0 +1,172 @@
+"""Build the environment in .venv; what `make setup` runs.
+
+Only the standard library is used: nothing is installed yet. Checks come first and say in one line
+what is missing. A finished environment is recognised by a stamp of the requirement files, so a
+second run takes a second. MMCV comes as source only; the wheel that its compilation leaves is kept
+in the user's cache under the torch build and Python it was made for.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import platform
+import re
+import shutil
+import subprocess
+import sys
+import sysconfig
+import time
+from pathlib import Path
+from typing import NoReturn
+
+ROOT = Path(__file__).resolve().parents[1]
+VENV = ROOT / '.venv'
+PYTHON = VENV / 'bin' / 'python'
+REQUIREMENTS = ROOT / 'requirements'
+STAMP = VENV / 'complete.txt'
+CACHE = Path(os.environ.get('XDG_CACHE_HOME') or Path.home() / '.cache') / 'openimages-mmdet'
+NEEDED_GB = 5
+# Extra arguments for the one call that installs torch, such as the index of its CPU builds.
+TORCH_PIP_ARGS = os.environ.get('TORCH_PIP_ARGS', '').split()
+
+
+def main() -> None:
+    stamp = fingerprint()
+    if STAMP.exists() and STAMP.read_text() == stamp and PYTHON.exists():
+        return
+    check_machine()
+    started = time.monotonic()
+    if not PYTHON.exists():
+        say('Making .venv')
+        run(sys.executable, '-m', 'venv', '--clear', VENV)
+    say('Installing torch and the build tools')
+    pip('-r', REQUIREMENTS / 'build.txt', *TORCH_PIP_ARGS)
+    wheel = mmcv_wheel()
+    say('Installing MMEngine, MMCV, MMDetection, the official evaluator and the test tools')
+    pip(*requirement_arguments('runtime', 'tf_evaluator', 'tests'))
+    pip('--no-deps', wheel, *without_mmcv(REQUIREMENTS / 'mm.txt'),
+        '-r', REQUIREMENTS / 'tf_evaluator_nodeps.txt')
+    run(PYTHON, '-c', 'import mmcv.ops, mmdet, pyarrow, pandas, pycocotools')
+    STAMP.write_text(stamp)
+    say(f'Environment ready in .venv after {time.monotonic() - started:.0f} s')
+
+
+def fingerprint() -> str:
+    digest = hashlib.sha256(platform.python_version().encode())
+    for path in sorted(REQUIREMENTS.glob('*.txt')):
+        digest.update(path.name.encode() + path.read_bytes())
+    return digest.hexdigest() + '\n'
+
+
+def check_machine() -> None:
+    """Everything that would fail late is asked for now, before anything is installed."""
+    if sys.version_info[:2] != (3, 11):
+        stop(f'Python 3.11 is needed and {sys.executable} is {platform.python_version()}; '
+             'install it, or name it: make setup PYTHON=/path/to/python3.11')
+    free = shutil.disk_usage(ROOT).free / 1e9
+    if free < NEEDED_GB:
+        stop(f'{NEEDED_GB} GB of free disk are needed in {ROOT}, {free:.1f} GB are free')
+    if not any(CACHE.glob('*/onedl_mmcv-*.whl')):
+        check_compiler()
+
+
+def check_compiler() -> None:
+    compiler = os.environ.get('CXX', 'c++').split()[0]
+    if not shutil.which(compiler):
+        stop(f'a C++ compiler is needed to build MMCV and {compiler!r} is not there; '
+             'on Debian or Ubuntu: apt-get install build-essential')
+    header = Path(sysconfig.get_paths()['include']) / 'Python.h'
+    if not header.exists():
+        stop(f'the Python headers are needed to build MMCV and {header} is not there; '
+             'on Debian or Ubuntu: apt-get install python3.11-dev')
+
+
+def mmcv_wheel() -> Path:
+    """The path of MMCV's wheel for this torch and Python, compiled now if there is none yet."""
+    folder = CACHE / wheel_key()
+    requirement = next(line.split()[0] for line in lines(REQUIREMENTS / 'mm.txt') if 'mmcv' in line)
+    pattern = requirement.replace('-', '_').replace('==', '-') + '-*.whl'
+    found = sorted(folder.glob(pattern))
+    if found:
+        say(f'Using the compiled MMCV in {folder}')
+        return found[0]
+    check_compiler()
+    say('Compiling MMCV\'s operators. This is the long step: about 12 minutes on two cores, once '
+        f'on this machine; the wheel is then kept in {folder}')
+    folder.mkdir(parents=True, exist_ok=True)
+    build = VENV / 'mmcv-build'
+    compile_wheel(requirement, build)
+    made = next(build.glob(pattern))
+    part = folder / (made.name + f'.{os.getpid()}.part')
+    shutil.copyfile(made, part)
+    part.rename(folder / made.name)
+    shutil.rmtree(build)
+    return folder / made.name
+
+
+def wheel_key() -> str:
+    """Names the builds that can share a compiled wheel, such as torch2.13.0+cpu-cp311-x86_64."""
+    torch = subprocess.run([PYTHON, '-c', 'import torch; print(torch.__version__)'],
+                           check=True, capture_output=True, text=True).stdout.strip()
+    return f'torch{torch}-cp{sys.version_info[0]}{sys.version_info[1]}-{platform.machine()}'
+
+
+def compile_wheel(requirement: str, folder: Path) -> None:
+    """pip wheel, its output in a log and ninja's [done/total] on the screen."""
+    log = VENV / 'mmcv-build.log'
+    jobs = os.environ.get('MAX_JOBS', str(len(os.sched_getaffinity(0))))
+    command = [PYTHON, '-m', 'pip', 'wheel', '-v', '--no-deps', '--no-build-isolation',
+               '--no-binary', ':all:', '-w', folder, requirement]
+    started = shown = time.monotonic()
+    with open(log, 'w', encoding='utf-8') as file, subprocess.Popen(
+            command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+            errors='replace', env={**os.environ, 'MAX_JOBS': jobs, 'MMCV_WITH_OPS': '1'}) as build:
+        for line in build.stdout:
+            file.write(line)
+            step = re.search(r'\[(\d+)/(\d+)\]', line)
+            if step and time.monotonic() - shown > 15:
+                shown = time.monotonic()
+                say(f'  compiled {step[1]} of {step[2]} files in {shown - started:.0f} s')
+    if build.returncode:
+        stop(f'compiling MMCV failed; the last lines of {log} say why')
+
+
+def requirement_arguments(*names: str) -> list[str | Path]:
+    return [part for name in names for part in ('-r', REQUIREMENTS / f'{name}.txt')]
+
+
+def without_mmcv(path: Path) -> list[str]:
+    return [line.split()[0] for line in lines(path) if 'mmcv' not in line]
+
+
+def lines(path: Path) -> list[str]:
+    return [line for line in path.read_text().splitlines() if line and not line.startswith('#')]
+
+
+def pip(*arguments: str | Path) -> None:
+    run(PYTHON, '-m', 'pip', 'install', '--quiet', '--disable-pip-version-check', *arguments)
+
+
+def run(*command: str | Path) -> None:
+    result = subprocess.run([str(part) for part in command], check=False)
+    if result.returncode:
+        shown = ' '.join(str(part) for part in command[:5])
+        stop(f'{shown} … failed with exit code {result.returncode}; its own words are above')
+
+
+def say(message: str) -> None:
+    print(f'[setup] {message}', flush=True)
+
+
+def stop(message: str) -> NoReturn:
+    sys.exit(f'error: {message}')
+
+
+if __name__ == '__main__':
+    try:
+        main()
+    except KeyboardInterrupt:
+        sys.exit('interrupted; run it again to go on')
+    except OSError as error:
+        stop(f'{error.filename or ROOT}: {error.strerror}')
