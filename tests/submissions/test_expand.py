@@ -28,7 +28,7 @@ def test_detections_come_first_then_their_ancestors_in_class_order(space):
                          (0, ANIMAL, 0.5), (0, TOY, 0.5), (1, ANIMAL, 0.25)]
 
 
-@pytest.mark.parametrize('cat, animal', [(0.75, 0.5), (0.5, 0.75)])
+@pytest.mark.parametrize(('cat', 'animal'), [(0.75, 0.5), (0.5, 0.75)])
 def test_higher_score_is_kept_where_the_mask_stands_for_the_ancestor(space, cat, animal):
     got = expand_detections([CAT, ANIMAL], np.array([cat, animal]), ['same', 'same'], space)
     assert said(got) == [(0, CAT, cat), (1, ANIMAL, 0.75)]
