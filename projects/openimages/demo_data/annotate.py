@@ -14,12 +14,19 @@ import numpy as np
 from PIL import Image
 
 from .classes import VISIBLE, DemoClasses
-from .scenes import BOX_ONLY, GROUP_OF, MASKED, SUPERSAMPLING, UNLABELLED, PaintedObject, ScenePlan
+from .scenes import (
+    GROUP_OF,
+    LABEL_ONLY,
+    MASKED,
+    SUPERSAMPLING,
+    UNLABELLED,
+    PaintedObject,
+    ScenePlan,
+)
 
 MASK_SCALES = (1.0, 1.0, 1.0, 0.75, 1.5, 0.5, 2.0)  # of the picture's size
 BOX_DISAGREEMENT = 0.002  # between the two tables, of the picture's side
 PARENT_NAMED_TOO = 0.1  # share of labelled pictures where an annotator verified a parent as well
-EXAMPLES_WITHOUT_BOX = 0.3  # share of pictures without boxes whose object is labelled none the less
 
 
 @dataclass
@@ -42,7 +49,7 @@ def annotate(image_id: str, plan: ScenePlan, objects: list[PaintedObject], class
     """Write down one picture as the annotators of Open Images would have."""
     result = ImageAnnotations()
     for thing in objects:
-        if thing.annotation == UNLABELLED:
+        if thing.annotation in (LABEL_ONLY, UNLABELLED):
             continue
         mid = classes.mid(VISIBLE[thing.visible_class].name)
         box = _box(thing.mask, rng)
@@ -51,9 +58,9 @@ def annotate(image_id: str, plan: ScenePlan, objects: list[PaintedObject], class
         if thing.annotation == MASKED:
             _add_mask(result, image_id, mid, box, plan, thing.mask, rng)
     seen = {VISIBLE[thing.visible_class].name for thing in objects}
-    boxed = {VISIBLE[t.visible_class].name for t in objects if t.annotation != UNLABELLED}
+    named = {VISIBLE[t.visible_class].name for t in objects if t.annotation != UNLABELLED}
     result.labels = [(image_id, classes.mid(name), confidence)
-                     for name, confidence in _labels(seen, boxed, plan, classes, rng)]
+                     for name, confidence in _labels(seen, named, plan, classes, rng)]
     return result
 
 
@@ -81,9 +88,12 @@ def _add_mask(result: ImageAnnotations, image_id: str, mid: str, box: tuple, pla
 def _clicks(mask: np.ndarray, rng: np.random.Generator) -> str:
     """``X Y T;...``: where the annotator clicked, T being 1 on the object and 0 off it."""
     height, width = mask.shape
+    inside = np.argwhere(mask)
     clicks = []
-    for _ in range(int(rng.integers(1, 5))):
-        x, y = int(rng.integers(width)), int(rng.integers(height))
+    for number in range(int(rng.integers(1, 5))):
+        on_object = inside[rng.integers(len(inside))]  # the first click always, then half of them
+        anywhere = rng.integers((height, width))
+        y, x = on_object if number % 2 == 0 else anywhere
         clicks.append(f'{x / width:.5f} {y / height:.5f} {int(mask[y, x])}')
     return ';'.join(clicks)
 
@@ -103,7 +113,7 @@ def _png(mask: np.ndarray, plan: ScenePlan, rng: np.random.Generator) -> bytes:
     return buffer.getvalue()
 
 
-def _labels(seen: set[str], boxed: set[str], plan: ScenePlan, classes: DemoClasses,
+def _labels(seen: set[str], named: set[str], plan: ScenePlan, classes: DemoClasses,
             rng: np.random.Generator) -> list[tuple[str, str]]:
     """Verified labels: (class name, '1' or '0'), present ones first.
 
@@ -111,10 +121,10 @@ def _labels(seen: set[str], boxed: set[str], plan: ScenePlan, classes: DemoClass
     what is verified absent is truly not in the picture.
     """
     above = {name: classes.ancestors(name) for name in seen}
-    hidden = set().union(*({name} | above[name] for name in seen - boxed))
-    present = sorted(boxed)
-    if boxed and rng.random() < PARENT_NAMED_TOO:
-        parents = set().union(*(above[name] for name in boxed)) - boxed
+    hidden = set().union(*({name} | above[name] for name in seen - named))
+    present = sorted(named)
+    if named and rng.random() < PARENT_NAMED_TOO:
+        parents = set().union(*(above[name] for name in named)) - named
         present += sorted(parents)[:1]
     invisible = _invisible(classes)
     if plan.stones:  # a pebble is called by a name that never has boxes

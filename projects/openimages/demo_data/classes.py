@@ -116,14 +116,14 @@ def demo_classes() -> DemoClasses:
     digits = '0123456789abcdefghijklmnopqrstuvwxyz'
     # Like some real ids, every seventh ends in an underscore, the very character that separates
     # the parts of a mask's file name.
-    mids = [f'/m/0demo{digits[n // 36]}{digits[n % 36]}' + '_' * (i % 7 == 0)
+    mids = [f'/m/0demo{digits[n // 36]}{digits[n % 36]}' + '_' * (i % 7 == 3)
             for i, n in enumerate(numbers)]
     return DemoClasses(tuple(mids), tuple(names), _children(names, invisible, rng))
 
 
 def _children(names: list[str], invisible: list[str], rng: np.random.Generator
               ) -> dict[str, tuple[str, ...]]:
-    parents_of = {name: parents for name, parents in _VISIBLE_PARENTS.items()}
+    parents_of = dict(_VISIBLE_PARENTS)
     parents_of |= {c.name: c.parents for c in VISIBLE if c.parents}
     adopted = rng.permutation(len(invisible))
     for number, family in enumerate(_INVISIBLE_FAMILIES):

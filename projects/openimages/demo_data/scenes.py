@@ -7,6 +7,7 @@ its own random stream, so that any picture can be painted alone.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -20,6 +21,7 @@ IMAGE_SIZES = ((256, 192), (192, 256), (240, 180), (256, 171))  # width, height
 IMAGE_SIZE_SHARES = (0.70, 0.15, 0.10, 0.05)
 OBJECTS_PER_IMAGE = (2, 3, 3, 3, 4, 5)  # of pictures with boxes, dealt round and round
 IMAGES_WITHOUT_BOXES = 0.08
+WITHOUT_BOXES_BUT_AN_OBJECT = 0.3  # share of those
 IMAGES_WITH_UNLABELLED = 0.07
 BOXES_WITHOUT_MASK = 0.25  # group-of boxes included
 GROUP_OF_BOXES = 0.04
@@ -27,7 +29,9 @@ OBJECT_SIZES = (44, 100)  # pixels, the longer side
 SMALLEST_OBJECT = 30
 OVERLAP_ALLOWED = 0.06  # of the smaller box
 
-MASKED, BOX_ONLY, GROUP_OF, UNLABELLED = 'masked', 'box only', 'group-of', 'unlabelled'
+# How an object is annotated. LABEL_ONLY: its class is verified present, but it has no box.
+MASKED, BOX_ONLY, GROUP_OF, LABEL_ONLY, UNLABELLED = (
+    'masked', 'box only', 'group-of', 'label only', 'unlabelled')
 
 
 @dataclass(frozen=True)
@@ -52,7 +56,7 @@ class PaintedObject:
 
     Attributes:
         visible_class: index into :data:`VISIBLE`.
-        annotation: MASKED, BOX_ONLY, GROUP_OF or UNLABELLED.
+        annotation: MASKED, BOX_ONLY, GROUP_OF, LABEL_ONLY or UNLABELLED.
         mask: (height * SUPERSAMPLING, width * SUPERSAMPLING) bool, what of it is not hidden.
     """
 
@@ -72,12 +76,15 @@ def plan_split(num_images: int, tail_ratio: float, classes: DemoClasses,
         rng: decides everything else.
     """
     without_boxes = max(1, round(IMAGES_WITHOUT_BOXES * num_images))
-    room = [OBJECTS_PER_IMAGE[i % len(OBJECTS_PER_IMAGE)] for i in range(num_images - without_boxes)]
+    room = [OBJECTS_PER_IMAGE[i % len(OBJECTS_PER_IMAGE)]
+            for i in range(num_images - without_boxes)]
     objects = _annotated_objects(sum(room), tail_ratio)
     objects = [objects[i] for i in rng.permutation(len(objects))]
     ends = np.cumsum(room)
     contents = [tuple(objects[end - n:end]) for n, end in zip(room, ends, strict=True)]
-    contents += [()] * without_boxes
+    examples = round(WITHOUT_BOXES_BUT_AN_OBJECT * without_boxes)
+    contents += [((i % (len(VISIBLE) // 2), LABEL_ONLY),) for i in range(examples)]
+    contents += [()] * (without_boxes - examples)
     contents = [contents[i] for i in rng.permutation(num_images)]
     for i in rng.permutation(num_images)[:max(1, round(IMAGES_WITH_UNLABELLED * num_images))]:
         contents[i] += _unlabelled_object(contents[i], classes, rng)
@@ -124,7 +131,7 @@ def _unlabelled_object(content: tuple, classes: DemoClasses, rng: np.random.Gene
 
 def paint_scene(plan: ScenePlan, rng: np.random.Generator) -> tuple[Image.Image,
                                                                      list[PaintedObject]]:
-    """Paint a picture and return it with the visible mask of every planned object."""
+    """Paint a picture and return it with every object of which something is to be seen."""
     height, width = plan.height * SUPERSAMPLING, plan.width * SUPERSAMPLING
     canvas = _background(height, width, rng)
     for _ in range(plan.stones):
@@ -143,8 +150,9 @@ def paint_scene(plan: ScenePlan, rng: np.random.Generator) -> tuple[Image.Image,
             rows, columns, inside = _paint(canvas, visible.look, part, angle, rng)
             owner[rows, columns][inside] = index
     image = _finish(canvas, plan, rng)
-    return image, [PaintedObject(class_index, annotation, owner == index)
-                   for index, (class_index, annotation) in enumerate(plan.objects)]
+    painted = [PaintedObject(class_index, annotation, owner == index)
+               for index, (class_index, annotation) in enumerate(plan.objects)]
+    return image, [thing for thing in painted if thing.mask.any()]
 
 
 def _background(height: int, width: int, rng: np.random.Generator) -> np.ndarray:
@@ -207,23 +215,25 @@ def _paint(canvas: np.ndarray, look: looks.Look, extent: tuple, angle: float,
            rng: np.random.Generator) -> tuple[slice, slice, np.ndarray]:
     """Paint one object in place; returns the window it touches and its shape in there."""
     x, y, width, height = (value * SUPERSAMPLING for value in extent)
-    reach = np.hypot(width, height) / 2
-    rows = slice(max(0, int(y - reach)), min(canvas.shape[0], int(y + reach) + 1))
-    columns = slice(max(0, int(x - reach)), min(canvas.shape[1], int(x + reach) + 1))
-    down, across = np.mgrid[rows, columns].astype(np.float32) + 0.5
-    cosine, sine = np.cos(np.radians(angle)), np.sin(np.radians(angle))
+    cosine, sine = math.cos(math.radians(angle)), math.sin(math.radians(angle))
+    reach_x = (width * abs(cosine) + height * abs(sine)) / 2
+    reach_y = (height * abs(cosine) + width * abs(sine)) / 2
+    rows = slice(max(0, int(y - reach_y)), min(canvas.shape[0], int(y + reach_y) + 1))
+    columns = slice(max(0, int(x - reach_x)), min(canvas.shape[1], int(x + reach_x) + 1))
+    down = np.arange(rows.start, rows.stop, dtype=np.float32)[:, None] + 0.5
+    across = np.arange(columns.start, columns.stop, dtype=np.float32) + 0.5
     u = ((across - x) * cosine + (down - y) * sine) / (width / 2)
     v = ((down - y) * cosine - (across - x) * sine) / (height / 2)
     inside, colour = look(u, v)
     light = rng.uniform(0.85, 1.1) - 0.10 * u - 0.12 * v  # lit from the upper left
-    tint = rng.uniform(0.94, 1.06, 3)
+    tint = rng.uniform(0.94, 1.06, 3).astype(np.float32)
     canvas[rows, columns][inside] = (colour * light[..., None] * tint)[inside]
     return rows, columns, inside
 
 
 def _finish(canvas: np.ndarray, plan: ScenePlan, rng: np.random.Generator) -> Image.Image:
     """Average down to the picture's size and add a camera's noise."""
-    shape = (plan.height, SUPERSAMPLING, plan.width, SUPERSAMPLING, 3)
-    pixels = canvas.reshape(shape).mean(axis=(1, 3))
-    pixels += rng.normal(0, 0.015, pixels.shape[:2] + (1,))
+    step = SUPERSAMPLING
+    pixels = sum(canvas[y::step, x::step] for y in range(step) for x in range(step)) / step ** 2
+    pixels += rng.normal(0, 0.015, (plan.height, plan.width, 1)).astype(np.float32)
     return Image.fromarray((pixels.clip(0, 1) * 255).round().astype(np.uint8))
