@@ -102,7 +102,7 @@ def test_split_without_annotations_is_an_index(tmp_path):
 def test_other_file_is_refused(tmp_path, content):
     path = tmp_path / 'index.arrow'
     path.write_bytes(content)
-    with pytest.raises(UserError, match='index.arrow: not a prepared index'):
+    with pytest.raises(UserError, match=r'index\.arrow: not a prepared index'):
         PreparedIndex.open(path)
 
 

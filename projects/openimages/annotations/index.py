@@ -283,9 +283,7 @@ def write_index(path: str | os.PathLike, columns: IndexColumns, *, split: str,
         _array(columns.widths, np.int32),
         _array(columns.heights, np.int32),
         _lists(columns.instance_offsets, _instance_array(columns), schema.field('instances')),
-        _lists(columns.label_offsets, pa.StructArray.from_arrays(
-            [_array(columns.label_class_ids, np.int16), pa.array(columns.label_present, pa.bool_())],
-            fields=list(LABEL_TYPE)), schema.field('labels')),
+        _lists(columns.label_offsets, _label_array(columns), schema.field('labels')),
     ], schema=schema)
     batch.validate()
     with (atomic_write(path, 'wb') as file,
@@ -302,6 +300,13 @@ def _instance_array(columns: IndexColumns) -> pa.StructArray:
         _fours(columns.mask_box, np.int32, INSTANCE_TYPE.field('mask_box').type),
         _mask_array(columns.mask_offsets, columns.mask_data),
     ], fields=list(INSTANCE_TYPE))
+
+
+def _label_array(columns: IndexColumns) -> pa.StructArray:
+    return pa.StructArray.from_arrays([
+        _array(columns.label_class_ids, np.int16),
+        pa.array(columns.label_present, pa.bool_()),
+    ], fields=list(LABEL_TYPE))
 
 
 def _mask_array(offsets: np.ndarray, data: bytes | np.ndarray) -> pa.LargeBinaryArray:
