@@ -1,0 +1,156 @@
+"""Areas, tight boxes and overlaps of masks and boxes, rounded as the official evaluator rounds.
+
+In: COCO RLEs and boxes. Out: arrays. Masks are never drawn: areas and boxes come from the run
+lengths, intersections from pycocotools' walk along two masks' runs. The evaluator keeps mask
+overlaps in float32, so masks of more than 2**24 pixels are outside what can be equal to it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from pycocotools import mask as coco_mask
+
+from projects.openimages.masks import MaskError, Rle, decompress_many, rle_from_edges
+
+
+@dataclass(frozen=True)
+class MeasuredMasks:
+    """Masks with what scoring needs of them.
+
+    Attributes:
+        rles: N RLEs, None where there was none.
+        areas: (N,) int64 in pixels, 0 where there was none.
+        boxes: (N, 4) float64 tight box in 0..1, zeros for an empty mask.
+    """
+
+    rles: Sequence[Rle | None]
+    areas: np.ndarray
+    boxes: np.ndarray
+
+
+def measure(masks: Sequence[Rle | None]) -> MeasuredMasks:
+    """Areas and tight boxes of masks, from their run lengths.
+
+    Run lengths are brought to the form that the IoU code of pycocotools relies on (no empty run
+    after the first).
+
+    Raises:
+        MaskError: malformed run lengths, or runs that do not fill the image.
+    """
+    areas = np.zeros(len(masks), np.int64)
+    boxes = np.zeros((len(masks), 4))
+    rles = list(masks)
+    present = np.flatnonzero([mask is not None for mask in masks])
+    if len(present):
+        sizes = np.array([rles[n]['size'] for n in present], np.int64)
+        runs, offsets = decompress_many([rles[n]['counts'] for n in present])
+        _check_runs(runs, offsets, sizes)
+        areas[present], boxes[present] = _areas_and_boxes(runs, offsets, sizes)
+        for n, edges in _edges_of_unusual_runs(runs, offsets):
+            rles[present[n]] = rle_from_edges(edges, *sizes[n].tolist())
+    return MeasuredMasks(rles, areas, boxes)
+
+
+def _check_runs(runs: np.ndarray, offsets: np.ndarray, sizes: np.ndarray) -> None:
+    pixels = np.add.reduceat(runs, offsets[:-1])
+    if (runs < 0).any():
+        raise MaskError('mask with a negative run length')
+    for n in np.flatnonzero(pixels != sizes.prod(axis=1))[:1]:
+        raise MaskError(f'mask of {pixels[n]} pixels, expected {sizes[n, 1]} x {sizes[n, 0]}')
+
+
+def _areas_and_boxes(runs: np.ndarray, offsets: np.ndarray,
+                     sizes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """(N,) areas and (N, 4) normalised tight boxes; the columns of an image lie one after another.
+    """
+    mask_of_run = np.repeat(np.arange(len(sizes)), np.diff(offsets))
+    ends = np.cumsum(runs)
+    ends -= np.repeat(ends[offsets[:-1]] - runs[offsets[:-1]], np.diff(offsets))
+    is_on = (np.arange(len(runs)) - offsets[:-1][mask_of_run]) % 2 == 1
+    on = np.flatnonzero(is_on & (runs > 0))
+    owner, height = mask_of_run[on], sizes[mask_of_run[on], 0]
+    areas = np.bincount(owner, runs[on], len(sizes)).astype(np.int64)
+    first_x, first_y = np.divmod(ends[on] - runs[on], height)
+    last_x, last_y = np.divmod(ends[on] - 1, height)
+    spans = first_x != last_x  # over the edge of a column: rows 0 and height - 1 are both in
+    first_y[spans] = 0
+    last_y[spans] = height[spans] - 1
+    boxes = np.zeros((len(sizes), 4))
+    if len(on):
+        starts = np.flatnonzero(np.diff(owner, prepend=-1))
+        stops = np.append(starts[1:], len(owner)) - 1
+        owners = owner[starts]
+        width, height = sizes[owners, 1], sizes[owners, 0]
+        boxes[owners, 0] = first_x[starts] / width
+        boxes[owners, 1] = (last_x[stops] + 1) / width
+        boxes[owners, 2] = np.minimum.reduceat(first_y, starts) / height
+        boxes[owners, 3] = (np.maximum.reduceat(last_y, starts) + 1) / height
+    return areas, boxes
+
+
+def _edges_of_unusual_runs(runs: np.ndarray,
+                           offsets: np.ndarray) -> list[tuple[int, np.ndarray]]:
+    """Masks with an empty run after their first, and where their pixels really change."""
+    empty = runs == 0
+    empty[offsets[:-1]] = False
+    unusual = np.unique(np.searchsorted(offsets, np.flatnonzero(empty), side='right') - 1)
+    result = []
+    for n in unusual.tolist():
+        ends = np.cumsum(runs[offsets[n]:offsets[n + 1]])
+        edges, times = np.unique(ends[:-1], return_counts=True)
+        edges = edges[(times % 2 == 1) & (edges < ends[-1])]
+        result.append((n, np.append(edges, ends[-1]) if len(edges) % 2 else edges))
+    return result
+
+def mask_intersections(first: Sequence[Rle], second: Sequence[Rle],
+                       first_areas: np.ndarray) -> np.ndarray:
+    """Pixels that masks have in common, (N, M) int64, exact.
+
+    pycocotools returns intersection over the first mask's area where the second is a crowd; the
+    product with that area differs from the integer by a rounding error only.
+    """
+    if not len(first) or not len(second):
+        return np.zeros((len(first), len(second)), np.int64)
+    shares = coco_mask.iou(list(first), list(second), [1] * len(second))
+    return np.rint(shares * first_areas[:, None]).astype(np.int64)
+
+
+def mask_iou(intersections: np.ndarray, areas: np.ndarray, other_areas: np.ndarray) -> np.ndarray:
+    """(N, M) float32 intersection over union, rounded as the evaluator's float32 masks are."""
+    intersections = intersections.astype(np.float32)
+    unions = (areas.astype(np.float32)[:, None] + other_areas.astype(np.float32)[None]
+              - intersections)
+    return intersections / np.maximum(unions, np.float32(1e-7))
+
+
+def mask_ioa(intersections: np.ndarray, areas: np.ndarray) -> np.ndarray:
+    """(N, M) float32 intersection over the first mask's own area, rounded as the evaluator does."""
+    return (intersections.astype(np.float32)
+            / (areas.astype(np.float32) + np.float32(1e-7))[:, None])
+
+
+def box_areas(boxes: np.ndarray) -> np.ndarray:
+    """(N,) float64 areas of (N, 4) boxes."""
+    return (boxes[:, 3] - boxes[:, 2]) * (boxes[:, 1] - boxes[:, 0])
+
+
+def box_intersections(first: np.ndarray, second: np.ndarray) -> np.ndarray:
+    """(N, M) float64 area that boxes (N, 4) and (M, 4) have in common."""
+    right, left = np.minimum(first[:, None, 1::2], second[None, :, 1::2]), np.maximum(
+        first[:, None, ::2], second[None, :, ::2])
+    sides = np.maximum(0.0, right - left)
+    return sides[..., 1] * sides[..., 0]
+
+
+def box_iou(first: np.ndarray, second: np.ndarray) -> np.ndarray:
+    """(N, M) float64 intersection over union of boxes."""
+    intersections = box_intersections(first, second)
+    return intersections / (box_areas(first)[:, None] + box_areas(second)[None] - intersections)
+
+
+def box_ioa(first: np.ndarray, second: np.ndarray) -> np.ndarray:
+    """(N, M) float64 intersection over the first box's own area."""
+    return box_intersections(first, second) / box_areas(first)[:, None]
