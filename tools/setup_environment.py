@@ -37,7 +37,7 @@ def main() -> None:
         return
     check_machine()
     started = time.monotonic()
-    if not PYTHON.exists():
+    if not has_pip():
         say('Making .venv')
         run(sys.executable, '-m', 'venv', '--clear', VENV)
     say('Installing torch and the build tools')
@@ -80,6 +80,12 @@ def check_compiler() -> None:
     if not header.exists():
         stop(f'the Python headers are needed to build MMCV and {header} is not there; '
              'on Debian or Ubuntu: apt-get install python3.11-dev')
+
+
+def has_pip() -> bool:
+    """Whether .venv was made to its end; one that was interrupted is made again."""
+    return PYTHON.exists() and not subprocess.run(
+        [PYTHON, '-m', 'pip', '--version'], capture_output=True, check=False).returncode
 
 
 def mmcv_wheel() -> Path:
