@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
+from functools import cached_property
 
 import numpy as np
 
@@ -48,6 +49,11 @@ class GroundTruth:
     is_group_of: np.ndarray
     verified: np.ndarray
     masks: Sequence[Rle | None] | None
+
+    @cached_property
+    def measured(self) -> MeasuredMasks | None:
+        """The masks with areas and tight boxes; None for box evaluation."""
+        return None if self.masks is None else measure(self.masks)
 
 
 @dataclass(frozen=True)
@@ -149,10 +155,9 @@ def match_image(truth: GroundTruth, detections: Detections,
         MaskError: malformed masks, or masks of different sizes.
     """
     if truth.masks is None:
-        true_masks = None
         found = _boxes_of(detections)
     else:
-        true_masks, found = measure(truth.masks), measure(detections.masks)
+        found = measure(detections.masks)
         check_same_size([*truth.masks, *detections.masks])
     extent = found.boxes[:, 1::2] > found.boxes[:, ::2]
     verified = np.concatenate((truth.verified, truth.class_ids)).astype(np.int64)
@@ -164,19 +169,20 @@ def match_image(truth: GroundTruth, detections: Detections,
         rows = rows[np.argsort(detections.scores[rows])[::-1]]
         alive[rows[MAX_PER_CLASS:]] = False
         rows = rows[:MAX_PER_CLASS]
-        stages = _stages(truth, true_masks, found, class_id, rows)
+        stages = _stages(truth, found, class_id, rows)
         for block, threshold in zip(blocks, thresholds, strict=True):
             block.append(_match_class(stages, detections.scores, class_id, rows, image, threshold))
     dropped = _dropped(detections, np.flatnonzero(~alive), image)
     return [Matches.concatenate([*block, dropped]) for block in blocks]
 
 
-def _stages(truth: GroundTruth, true_masks: MeasuredMasks | None, found: MeasuredMasks,
-            class_id: int, rows: np.ndarray) -> list[_Stage]:
+def _stages(truth: GroundTruth, found: MeasuredMasks, class_id: int,
+            rows: np.ndarray) -> list[_Stage]:
     """The passes for one class, in order: masks, group-of masks, boxes, group-of boxes."""
     instances = np.flatnonzero(truth.class_ids == class_id)
     has_mask = np.zeros(len(instances), bool)
     stages = []
+    true_masks = truth.measured
     if true_masks is not None:
         has_mask = true_masks.areas[instances] > 0
         masked = instances[has_mask]

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 import numpy as np
 
 from projects.openimages.metric.matching import FALSE, IGNORED, TRUE, GroundTruth, Matches
-from projects.openimages.metric.overlaps import measure
 
 
 def count_positives(truth: GroundTruth, num_classes: int) -> np.ndarray:
@@ -17,8 +16,8 @@ def count_positives(truth: GroundTruth, num_classes: int) -> np.ndarray:
     In box evaluation all instances count.
     """
     counted = np.ones(len(truth.class_ids), bool)
-    if truth.masks is not None:
-        counted = measure(truth.masks).areas > 0
+    if truth.measured is not None:
+        counted = truth.measured.areas > 0
     return np.bincount(truth.class_ids[counted].astype(np.int64), minlength=num_classes)
 
 
