@@ -6,6 +6,7 @@ as ``--delay`` says and the same images always give the same rows.
 
 import argparse
 import time
+import uuid
 
 import numpy as np
 import torch
@@ -57,7 +58,7 @@ class ToyDetector(BaseModel):
     def __init__(self, delay=0., tensor_masks=False):
         super().__init__()
         self.delay, self.tensor_masks = delay, tensor_masks
-        self.weight = torch.nn.Parameter(torch.zeros(1))  # several processes want something to share
+        self.weight = torch.nn.Parameter(torch.zeros(1))  # something for processes to share
 
     def forward(self, inputs, data_samples=None, mode='tensor'):
         time.sleep(self.delay)
@@ -85,6 +86,7 @@ def make_config(work_dir, num_images, delay=0., batch_size=2, bad=(),
                 tensor_masks=False) -> Config:
     return Config({
         'default_scope': 'mmdet', 'work_dir': str(work_dir),
+        'experiment_name': uuid.uuid4().hex,  # MMEngine keeps loggers by name
         'model': {'type': 'ToyDetector', 'delay': delay, 'tensor_masks': tensor_masks},
         'test_dataloader': {
             'batch_size': batch_size, 'num_workers': 0, 'collate_fn': {'type': 'pseudo_collate'},
