@@ -28,7 +28,8 @@ Region = tuple[int, int, int, int]
 
 PAPER, INK, FAINT_INK = (250, 250, 247), (32, 33, 38), (110, 112, 120)
 LARGEST_ENLARGEMENT = 2.0  # of pictures smaller than the space they are given
-MASK_OPACITY = 0.38
+MASK_OPACITY = 0.32
+OUTLINE = 2  # pixels
 HATCH_SPACING = 9
 DASH, GAP = 7, 5
 TEXT_SIZE = 12
@@ -77,10 +78,13 @@ class Instances:
 
 @functools.cache
 def class_colour(class_id: int) -> Colour:
-    """The colour of a class, the same wherever it is drawn; neighbouring ids differ strongly."""
-    hue = (0.02 + class_id * 0.618034) % 1.0
-    lightness = (0.50, 0.60, 0.42)[class_id % 3]
-    red, green, blue = colorsys.hls_to_rgb(hue, lightness, 0.88)
+    """The colour of a class, the same wherever it is drawn.
+
+    Hue and lightness follow Roberts' R2 sequence, which spreads any run of ids evenly over both.
+    """
+    hue = (0.02 + class_id * 0.7548776662) % 1.0
+    lightness = 0.34 + 0.34 * (class_id * 0.5698402910 % 1.0)
+    red, green, blue = colorsys.hls_to_rgb(hue, lightness, 0.9)
     return round(red * 255), round(green * 255), round(blue * 255)
 
 
@@ -217,8 +221,8 @@ def _blend(picture: Image.Image, alpha: Image.Image, colour: Colour) -> None:
     region = (max(region[0] - 2, 0), max(region[1] - 2, 0),
               min(region[2] + 2, picture.width), min(region[3] + 2, picture.height))
     alpha = alpha.crop(region)
-    inner = np.asarray(alpha.filter(ImageFilter.MinFilter(3)), dtype=np.float32)
-    edge = np.asarray(alpha, dtype=np.float32) - inner  # one soft pixel, inside the outline
+    inner = np.asarray(alpha.filter(ImageFilter.MinFilter(2 * OUTLINE + 1)), dtype=np.float32)
+    edge = np.asarray(alpha, dtype=np.float32) - inner  # within the mask
     strength = np.maximum(MASK_OPACITY * np.asarray(alpha, dtype=np.float32), edge)
     picture.paste(colour, region[:2], Image.fromarray(strength.round().astype(np.uint8)))
 

@@ -1,0 +1,61 @@
+#!/usr/bin/env python
+"""Draw contact sheets of a prepared split's ground truth."""
+
+import argparse
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from projects.openimages.annotations.index import PreparedIndex
+from projects.openimages.contact_sheets import (
+    choose_rows,
+    contact_sheets,
+    find_class,
+    images_with_problem,
+    write_pages,
+)
+from projects.openimages.support import UserError, run_command
+
+
+def parse_args() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument('--data-root', type=Path, required=True,
+                        help='folder with images/ and prepared/')
+    parser.add_argument('--split', default='validation', help='default: %(default)s')
+    parser.add_argument('--out', type=Path, required=True,
+                        help='picture to write (.png or .jpg); further pages get -2, -3, ...')
+    parser.add_argument('--num', type=int, default=20,
+                        help='how many images at most (default: %(default)s)')
+    parser.add_argument('--seed', type=int, default=0, help='another seed, other images')
+    parser.add_argument('--class', dest='class_name', metavar='MID|NAME',
+                        help='only images with this class or one below it in the hierarchy')
+    parser.add_argument('--only', metavar='PROBLEM',
+                        help='only images that the report lists under this kind of problem')
+    return parser.parse_args()
+
+
+def main() -> None:
+    args = parse_args()
+    prepared = args.data_root / 'prepared' / args.split
+    images = args.data_root / 'images' / args.split
+    if not images.is_dir():
+        raise UserError('no such folder of images', path=images)
+    index = PreparedIndex.open(prepared / 'index.arrow')
+    title, class_id, notes = args.split, None, None
+    if args.class_name:
+        class_id = find_class(index.label_space, args.class_name)
+        title += f' · {index.label_space.names[class_id]}'
+    if args.only:
+        notes = images_with_problem(prepared / 'report.json', args.only)
+        title += f' · {args.only}'
+    rows = choose_rows(index, args.num, args.seed, class_id=class_id, image_ids=notes)
+    if not len(rows):
+        raise UserError(f'no image of the split {args.split!r} is what you asked for')
+    title += f' · {len(rows)} of {index.num_images} images'
+    for path in write_pages(contact_sheets(index, rows, images, title, notes), args.out):
+        print(path)
+
+
+if __name__ == '__main__':
+    run_command(main)
