@@ -72,6 +72,15 @@ class Detections:
     masks: Sequence[Rle | None] | None = None
     boxes: np.ndarray | None = None
 
+    @cached_property
+    def measured(self) -> MeasuredMasks:
+        """The masks with areas and tight boxes; without masks, only the boxes."""
+        if self.masks is not None:
+            return measure(self.masks)
+        number = len(self.class_ids)
+        boxes = np.asarray(self.boxes, np.float64).reshape(number, 4)
+        return MeasuredMasks([None] * number, np.zeros(number, np.int64), boxes)
+
 
 @dataclass(frozen=True)
 class Matches:
@@ -154,10 +163,10 @@ def match_image(truth: GroundTruth, detections: Detections,
     Raises:
         MaskError: malformed masks, or masks of different sizes.
     """
-    if truth.masks is None:
-        found = _boxes_of(detections)
-    else:
-        found = measure(detections.masks)
+    found = detections.measured
+    if truth.masks is not None:
+        if detections.masks is None:
+            raise ValueError('detections without masks against ground truth with masks')
         check_same_size([*truth.masks, *detections.masks])
     extent = found.boxes[:, 1::2] > found.boxes[:, ::2]
     verified = np.concatenate((truth.verified, truth.class_ids)).astype(np.int64)
@@ -267,12 +276,6 @@ def _scoring_order(length: int, groups: np.ndarray) -> np.ndarray:
     if not len(groups):
         return np.arange(length)
     return np.append(np.delete(np.arange(length), groups), groups)
-
-
-def _boxes_of(detections: Detections) -> MeasuredMasks:
-    number = len(detections.class_ids)
-    boxes = np.asarray(detections.boxes, np.float64).reshape(number, 4)
-    return MeasuredMasks([None] * number, np.zeros(number, np.int64), boxes)
 
 
 def check_same_size(masks: Sequence[Rle | None]) -> None:
