@@ -34,7 +34,7 @@ from projects.openimages.labels import LabelSpace
 from projects.openimages.support import UserError, atomic_write
 
 COLUMNS, PAGE_ROWS = 4, 5
-CELL_WIDTH, CELL_HEIGHT = 360, 270
+CELL_WIDTH, CELL_HEIGHT = 384, 288
 CAPTION_LINES = 4
 LINE = TEXT_SIZE + 4
 GUTTER = 14

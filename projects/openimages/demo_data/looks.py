@@ -138,8 +138,9 @@ def _star(u, v, points: int, inner: float):
 
 
 def _choose(where, colour, otherwise):
-    return np.where(where[..., None], np.float32(colour), np.float32(otherwise))
+    return np.array([otherwise, colour], dtype=np.float32)[where.view(np.uint8)]
 
 
 def _over(base, where, colour):
-    return np.where(where[..., None], np.float32(colour), base)
+    base[where] = colour
+    return base

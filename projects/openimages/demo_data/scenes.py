@@ -133,7 +133,8 @@ def paint_scene(plan: ScenePlan, rng: np.random.Generator) -> tuple[Image.Image,
                                                                      list[PaintedObject]]:
     """Paint a picture and return it with every object of which something is to be seen."""
     height, width = plan.height * SUPERSAMPLING, plan.width * SUPERSAMPLING
-    canvas = _background(height, width, rng)
+    canvas = _background(plan.height, plan.width, rng)
+    canvas = canvas.repeat(SUPERSAMPLING, axis=0).repeat(SUPERSAMPLING, axis=1)
     for _ in range(plan.stones):
         extent = _place((24, 40), 1.0, plan, [], rng)
         _paint(canvas, looks.stone, extent, rng.uniform(-180, 180), rng)
@@ -160,14 +161,14 @@ def _background(height: int, width: int, rng: np.random.Generator) -> np.ndarray
     base = rng.uniform(0.35, 0.75, 3) * 0.4 + rng.uniform(0.35, 0.75) * 0.6
     slope = rng.uniform(-0.12, 0.12, (2, 1))
     ramp = (np.linspace(-1, 1, height)[:, None] * slope[0]
-            + np.linspace(-1, 1, width)[None] * slope[1])
+            + np.linspace(-1, 1, width)[None] * slope[1]).astype(np.float32)
     blotches = Image.fromarray(rng.uniform(-0.07, 0.07, (7, 9)).astype(np.float32))
     ramp += np.asarray(blotches.resize((width, height), Image.Resampling.BICUBIC))
-    canvas = np.float32(base) + ramp[..., None].astype(np.float32)
+    canvas = np.float32(base) + ramp[..., None]
     for _ in range(int(rng.integers(0, 4))):
         tone = np.float32(rng.uniform(-0.12, 0.12))
         start = int(rng.integers(0, height))
-        canvas[start:start + int(rng.integers(2, 10))] += tone
+        canvas[start:start + int(rng.integers(1, 6))] += tone
     return canvas
 
 
@@ -227,7 +228,7 @@ def _paint(canvas: np.ndarray, look: looks.Look, extent: tuple, angle: float,
     inside, colour = look(u, v)
     light = rng.uniform(0.85, 1.1) - 0.10 * u - 0.12 * v  # lit from the upper left
     tint = rng.uniform(0.94, 1.06, 3).astype(np.float32)
-    canvas[rows, columns][inside] = (colour * light[..., None] * tint)[inside]
+    canvas[rows, columns][inside] = colour[inside] * light[inside][:, None] * tint
     return rows, columns, inside
 
 
