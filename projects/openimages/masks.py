@@ -13,6 +13,7 @@ import base64
 import binascii
 import zlib
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import TypedDict
 
 import numpy as np
@@ -40,14 +41,28 @@ def compress_counts(runs: np.ndarray) -> bytes:
     Args:
         runs: (R,) int, alternating lengths of zeros and ones, zeros first.
     """
-    deltas = np.array(runs, np.int64)
-    deltas[3:] -= np.asarray(runs, np.int64)[1:-2]
+    return compress_many(np.asarray(runs, np.int64), np.array([0, len(runs)]))[0]
+
+
+def compress_many(runs: np.ndarray, offsets: np.ndarray) -> list[bytes]:
+    """Many masks' run lengths to COCO's compressed counts; undoes :func:`decompress_many`.
+
+    Args:
+        runs: (R,) int64, all masks' runs one after the other.
+        offsets: (N + 1,) int, mask ``n`` has ``runs[offsets[n]:offsets[n + 1]]``.
+    """
+    within = np.arange(len(runs)) - np.repeat(offsets[:-1], np.diff(offsets))
+    later = np.flatnonzero(within > 2)
+    deltas = runs.copy()
+    deltas[later] -= runs[later - 2]
     magnitude = np.where(deltas < 0, ~deltas, deltas)
     groups = np.searchsorted(_GROUP_LIMITS, magnitude, side='right') + 1
     digit = np.arange(groups.max(initial=1))
     chars = (deltas[:, None] >> (5 * digit)) & 0x1F
     chars |= np.where(digit < groups[:, None] - 1, 0x20, 0)
-    return (chars + 48)[digit < groups[:, None]].astype(np.uint8).tobytes()
+    data = (chars + 48)[digit < groups[:, None]].astype(np.uint8).tobytes()
+    ends = np.concatenate(([0], np.cumsum(groups)))[offsets].tolist()
+    return [data[start:end] for start, end in pairwise(ends)]
 
 
 def decompress_counts(counts: bytes) -> np.ndarray:
@@ -192,13 +207,30 @@ def rle_from_edges(edges: np.ndarray, height: int, width: int) -> Rle:
             (ends exclusive). An end equal to the next start, as where a run goes on from the
             bottom of one column to the top of the next, is joined.
     """
-    touching = np.flatnonzero(edges[1:-1:2] == edges[2::2]) * 2 + 1
-    if len(touching):
-        edges = np.delete(edges, np.concatenate((touching, touching + 1)))
-    runs = np.diff(edges, prepend=0, append=height * width)
-    if len(runs) > 1 and runs[-1] == 0:  # COCO writes no empty last run
-        runs = runs[:-1]
-    return {'size': [int(height), int(width)], 'counts': compress_counts(runs)}
+    return rles_from_edges([edges], height, width)[0]
+
+
+def rles_from_edges(edges: Sequence[np.ndarray], height: int, width: int) -> list[Rle]:
+    """:func:`rle_from_edges` of many masks of one image size at once."""
+    if not len(edges):
+        return []
+    lengths = np.array([len(item) for item in edges]) + 2
+    last = np.cumsum(lengths) - 1
+    points = np.zeros(lengths.sum(), np.int64)  # of each mask: 0, its edges, the image's end
+    points[last] = height * width
+    within = np.arange(len(points)) - np.repeat(last - lengths + 1, lengths)
+    is_edge = within > 0
+    is_edge[last] = False
+    points[is_edge] = np.concatenate(edges)
+    joined = np.flatnonzero(is_edge & (within % 2 == 0) & (points == np.roll(points, -1)))
+    keep = np.ones(len(points), bool)
+    keep[joined[is_edge[joined + 1]]] = False
+    keep[joined + 1] = False  # also the image's end: COCO writes no empty last run
+    mask = np.repeat(np.arange(len(edges)), lengths)[keep]
+    runs = np.diff(points[keep])[mask[1:] == mask[:-1]]
+    offsets = np.concatenate(([0], np.cumsum(np.bincount(mask) - 1)))
+    return [{'size': [int(height), int(width)], 'counts': counts}
+            for counts in compress_many(runs, offsets)]
 
 
 def rle_from_mask(mask: np.ndarray) -> Rle:
