@@ -1,0 +1,15 @@
+"""The MMDetection parts. Importing this package fills MMDetection's registries.
+
+Configs do so with ``custom_imports = dict(imports=['projects.openimages.mm'])``.
+"""
+
+from projects.openimages.mm import (  # noqa: F401
+    assigners,
+    challenge_metric,
+    dataset,
+    loading,
+    loops,
+    samplers,
+    submission_dump,
+    transforms,
+)

@@ -1,0 +1,39 @@
+"""An iteration-based training loop that goes on exactly where a checkpoint left off."""
+
+from __future__ import annotations
+
+import logging
+
+from mmdet.registry import LOOPS
+from mmengine.logging import print_log
+from mmengine.runner import IterBasedTrainLoop
+
+
+@LOOPS.register_module()
+class ResumableTrainLoop(IterBasedTrainLoop):
+    """MMEngine's loop, with the sampler order of an uninterrupted run after ``--resume``.
+
+    MMEngine builds the sampler before it reads the checkpoint's random seed, so a run with a
+    drawn seed would go on in another order; and it can skip only through a plain batch sampler.
+    """
+
+    def run(self):
+        """Train, after moving the samplers to the checkpoint's seed and iteration."""
+        if self.iter:
+            self._move_samplers()
+        return super().run()
+
+    def _move_samplers(self) -> None:
+        batch_sampler = self.dataloader.batch_sampler
+        sampler = batch_sampler.sampler
+        if hasattr(sampler, 'seed'):
+            sampler.seed = self.runner.seed
+        if hasattr(batch_sampler, 'skip_batches'):
+            batch_sampler.skip_batches(self.iter)
+            self.dataloader_iterator.skip_iter = self._already_skipped
+        elif not hasattr(sampler, 'skip'):
+            print_log(f'{type(sampler).__name__} cannot skip; the first {self.iter} batches are '
+                      'loaded and thrown away', logger='current', level=logging.WARNING)
+
+    def _already_skipped(self, num_iters: int) -> None:
+        print_log(f'continue after {num_iters} batches', logger='current')

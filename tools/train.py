@@ -1,0 +1,60 @@
+#!/usr/bin/env python
+"""Train a detector: MMDetection's command line, with the checks of this project."""
+
+import argparse
+import os
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from mmengine.config import DictAction  # noqa: E402
+
+from projects.openimages.support import run_command  # noqa: E402
+
+
+def parse_args() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, allow_abbrev=False)
+    parser.add_argument('config', help='train config file')
+    parser.add_argument('--work-dir', help='folder for logs and checkpoints')
+    parser.add_argument('--amp', action='store_true', help='automatic mixed precision')
+    parser.add_argument('--auto-scale-lr', action='store_true',
+                        help='scale the learning rate to the batch size')
+    parser.add_argument('--resume', nargs='?', const='auto', metavar='CHECKPOINT',
+                        help='go on from a checkpoint; without a name, the latest in the work dir, if any')
+    parser.add_argument('--cfg-options', nargs='+', action=DictAction, metavar='KEY=VALUE',
+                        help='override config settings, such as data_root=DIR or a.b.c=1')
+    parser.add_argument('--launcher', choices=['none', 'pytorch', 'slurm', 'mpi'], default='none')
+    parser.add_argument('--local_rank', '--local-rank', type=int, default=0)
+    args = parser.parse_args()
+    os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
+    return args
+
+
+def main() -> None:
+    args = parse_args()
+    from mmengine.runner import Runner, find_latest_checkpoint
+
+    from projects.openimages.mm import config as configs
+
+    cfg = configs.load_config(args.config, args.cfg_options)
+    configs.set_work_dir(cfg, args.work_dir, args.config)
+    if args.amp:
+        cfg.optim_wrapper.update(type='AmpOptimWrapper', loss_scale='dynamic')
+    if args.auto_scale_lr:
+        cfg.auto_scale_lr.enable = True
+    checkpoint = args.resume
+    if checkpoint == 'auto':
+        checkpoint = find_latest_checkpoint(cfg.work_dir)
+        if checkpoint is None:
+            print(f'no checkpoint in {cfg.work_dir}: training starts at iteration 0')
+    if checkpoint:
+        cfg.resume, cfg.load_from = True, checkpoint
+    configs.check_data(cfg, 'train_dataloader', 'val_dataloader')
+    configs.check_start_weights(cfg)
+    configs.start_processes(cfg, args.launcher)
+    Runner.from_cfg(cfg).train()
+
+
+if __name__ == '__main__':
+    run_command(main)
