@@ -141,10 +141,3 @@ def test_bomb_is_refused_before_it_is_inflated(monkeypatch):
     monkeypatch.setattr(png, '_inflate', lambda *_: pytest.fail('inflated'))
     with pytest.raises(PngError, match='claims'):
         read_mask(raw_png(20_000, 20_000, 8, b'\0'))
-
-
-def test_standard_zlib_gives_the_same_masks(monkeypatch):
-    data = png_bytes(ellipse(50, 70), 'L')
-    fast = read_mask(data).rows
-    monkeypatch.setattr(png, 'inflater', zlib)
-    assert np.array_equal(read_mask(data).rows, fast)

@@ -19,11 +19,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from PIL import Image, ImageFile
-
-try:  # the same interface and the same answers as zlib, several times as fast
-    from zlib_ng import zlib_ng as inflater
-except ImportError:
-    inflater = zlib
+from zlib_ng import zlib_ng
 
 MAX_PIXELS = 100_000_000
 """Larger images are refused before memory is taken; the largest Open Images originals have 25M."""
@@ -135,10 +131,10 @@ def _read_header(body: memoryview) -> _Header:
 def _inflate(compressed: bytes, header: _Header) -> np.ndarray:
     """(height, 1 + row_bytes) uint8, the filter type in the first column."""
     expected = header.height * (1 + header.row_bytes)
-    decompressor = inflater.decompressobj()
+    decompressor = zlib_ng.decompressobj()  # same as zlib, several times as fast
     try:
         raw = decompressor.decompress(compressed, expected + 1)
-    except (zlib.error, inflater.error) as error:
+    except zlib_ng.error as error:
         raise PngError(f'damaged PNG: {error}') from None
     if len(raw) < expected:
         raise PngError('truncated PNG: fewer rows than the header says')

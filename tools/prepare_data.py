@@ -1,0 +1,71 @@
+"""Official Open Images files to prepared splits; see docs/data.md.
+
+python tools/prepare_data.py --data-root data --split train validation test --workers 8
+"""
+
+import argparse
+import os
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from projects.openimages.annotations.layout import SPLITS, find_classes, find_split
+from projects.openimages.annotations.prepare import REPORTS, PrepareOptions, prepare_split
+from projects.openimages.labels import LabelSpace
+from projects.openimages.support import run_command
+
+
+def parse_arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument('--data-root', type=Path, required=True, metavar='DIR',
+                        help='folder of the official downloads; output goes to DIR/prepared')
+    parser.add_argument('--split', nargs='+', choices=SPLITS, default=list(SPLITS))
+    parser.add_argument('--workers', type=positive, default=os.cpu_count() or 1, metavar='N',
+                        help='processes (default: one a core); the output does not depend on it')
+    parser.add_argument('--skip-bad', action='store_true',
+                        help='leave bad input out and list it in the report instead of stopping')
+    parser.add_argument('--sizes', type=Path, metavar='CSV',
+                        help='image sizes, such as the sample submission, instead of reading them '
+                             'from the images')
+    parser.add_argument('--format', choices=('rle', 'polygon'), default='rle',
+                        help='masks in coco.json (default: rle)')
+    parser.add_argument('--polygon-tolerance', type=float, default=0.5, metavar='PIXELS',
+                        help='how far a polygon may leave the outline (default: 0.5)')
+    parser.add_argument('--classes', type=Path, metavar='CSV', help='class list, MID,Name rows')
+    parser.add_argument('--hierarchy', type=Path, metavar='JSON', help='class hierarchy')
+    parser.add_argument('--num-classes', type=positive, metavar='N',
+                        help='insist on so many classes (the challenge has 300)')
+    return parser.parse_args()
+
+
+def positive(text: str) -> int:
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError(f'{value} is not 1 or more')
+    return value
+
+
+def main() -> None:
+    arguments = parse_arguments()
+    classes = find_classes(arguments.data_root, arguments.classes, arguments.hierarchy,
+                           arguments.num_classes)
+    space = LabelSpace.read(classes.classes, classes.hierarchy, classes.num_classes)
+    for split in arguments.split:  # what is missing altogether is said before hours of work
+        find_split(arguments.data_root, split)
+    options = PrepareOptions(
+        workers=arguments.workers, skip_bad=arguments.skip_bad, sizes=arguments.sizes,
+        polygon_tolerance=arguments.polygon_tolerance if arguments.format == 'polygon' else None)
+    for split in arguments.split:
+        prepared = prepare_split(arguments.data_root, split, space,
+                                 (classes.classes, classes.hierarchy), options)
+        if prepared.reused:
+            print(f'{prepared.folder}: unchanged inputs, the prepared split is used again')
+            continue
+        print((prepared.folder / REPORTS[1]).read_text(encoding='utf-8'))
+        print(f'{prepared.folder}: prepared')
+
+
+if __name__ == '__main__':
+    run_command(main)
