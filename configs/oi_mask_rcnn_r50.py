@@ -18,7 +18,7 @@ load_from = 'checkpoints/mask_rcnn_r50_fpn_coco_trimmed.pth'
 assigner = dict(type='IgnoreAwareAssigner', ignore_thr=0.5)
 model = dict(
     roi_head=dict(bbox_head=dict(num_classes=num_classes),
-                  mask_head=dict(num_classes=num_classes)),
+                  mask_head=dict(type='BoxMaskHead', num_classes=num_classes)),
     train_cfg=dict(rpn=dict(assigner=assigner), rcnn=dict(assigner=assigner)),
     test_cfg=dict(rcnn=dict(score_thr=0.01)))  # low scores count in average precision
 

@@ -8,9 +8,9 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from mmengine.config import DictAction  # noqa: E402
+from mmengine.config import DictAction
 
-from projects.openimages.support import run_command  # noqa: E402
+from projects.openimages.support import run_command
 
 
 def parse_args() -> argparse.Namespace:
@@ -21,7 +21,8 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('--auto-scale-lr', action='store_true',
                         help='scale the learning rate to the batch size')
     parser.add_argument('--resume', nargs='?', const='auto', metavar='CHECKPOINT',
-                        help='go on from a checkpoint; without a name, the latest in the work dir, if any')
+                        help='go on from a checkpoint; without a name, from the latest in the '
+                             'work dir, if there is one')
     parser.add_argument('--cfg-options', nargs='+', action=DictAction, metavar='KEY=VALUE',
                         help='override config settings, such as data_root=DIR or a.b.c=1')
     parser.add_argument('--launcher', choices=['none', 'pytorch', 'slurm', 'mpi'], default='none')

@@ -9,7 +9,9 @@ from projects.openimages.mm import (  # noqa: F401
     dataset,
     loading,
     loops,
+    mask_head,
     samplers,
     submission_dump,
+    test_outputs,
     transforms,
 )

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from mmengine.config import Config
+from mmengine.config import Config, ConfigDict
 
 from projects.openimages.annotations.index import PreparedIndex
 from projects.openimages.support import UserError
@@ -145,6 +145,52 @@ def check_start_weights(cfg: Config) -> None:
                         'scratch with model.backbone.init_cfg=None')
 
 
+def use_split(cfg: Config, split: str) -> None:
+    """Test on another prepared split; one without annotations gets no score."""
+    dataset = cfg.test_dataloader.dataset
+    if dataset.type != 'OpenImagesInstanceDataset':
+        raise UserError(f'--split needs an OpenImagesInstanceDataset, not {dataset.type}')
+    dataset.ann_file = f'prepared/{split}/index.arrow'
+    dataset.data_prefix = {'img': f'images/{split}/'}
+    path = os.path.join(dataset.get('data_root') or '', dataset.ann_file)
+    index = PreparedIndex.open(path)
+    if index.num_instances or len(index.label_class_ids):
+        for evaluator in _challenge_metrics(cfg):
+            evaluator.index = path
+    else:
+        cfg.test_evaluator = {'type': 'Evaluator', 'metrics': []}
+
+
+def select_detections(cfg: Config, **selection: Any) -> None:
+    """Have the test's challenge metric leave out what a submission would leave out."""
+    for evaluator in _challenge_metrics(cfg):
+        evaluator.update(selection)
+
+
+def _challenge_metrics(cfg: Config) -> list[Mapping]:
+    evaluators = cfg.test_evaluator
+    evaluators = evaluators if isinstance(evaluators, (list, tuple)) else [evaluators]
+    return [item for item in evaluators if item.get('type') == 'OpenImagesChallengeMetric']
+
+
+def add_dump(cfg: Config, path: str) -> None:
+    """Have the test write its predictions to a pickle."""
+    evaluators = cfg.test_evaluator
+    if 'metrics' in evaluators:
+        evaluators = evaluators['metrics']
+    evaluators = evaluators if isinstance(evaluators, (list, tuple)) else [evaluators]
+    cfg.test_evaluator = [*evaluators, {'type': 'DumpPredictions', 'out_file_path': path}]
+
+
+def use_tta(cfg: Config) -> None:
+    """Test with the config's ``tta_model`` and ``tta_pipeline``."""
+    missing = [name for name in ('tta_model', 'tta_pipeline') if name not in cfg]
+    if missing:
+        raise UserError(f'--tta needs a config with {missing[0]}')
+    cfg.test_dataloader.dataset.pipeline = cfg.tta_pipeline
+    cfg.model = ConfigDict(**cfg.tta_model, module=cfg.model)
+
+
 def start_processes(cfg: Config, launcher: str) -> None:
     """Join the process group where MMEngine cannot: several processes without a GPU."""
     cfg.launcher = launcher
@@ -153,6 +199,6 @@ def start_processes(cfg: Config, launcher: str) -> None:
     if 'RANK' not in os.environ:
         raise UserError('--launcher pytorch needs torchrun (tools/dist_train.sh) to start it')
     torch.distributed.init_process_group('gloo')
-    cfg.model_wrapper_cfg = dict(type='MMDistributedDataParallel', device_ids=None,
-                                 broadcast_buffers=False,
-                                 find_unused_parameters=cfg.get('find_unused_parameters', False))
+    cfg.model_wrapper_cfg = {
+        'type': 'MMDistributedDataParallel', 'device_ids': None, 'broadcast_buffers': False,
+        'find_unused_parameters': cfg.get('find_unused_parameters', False)}

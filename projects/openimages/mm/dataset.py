@@ -160,11 +160,11 @@ class OpenImagesInstanceDataset(BaseDetDataset):
         index = self._index
         rows = index.instance_rows(row)
         labels = self._label_of_class[index.class_ids[rows]].tolist()
+        spans = range(rows.start, rows.stop)
         columns = (index.has_mask, index.is_group_of, index.mask_box, index.boxes)
         instances = []
         for n, label, has_mask, group_of, mask_box, box in zip(
-                range(rows.start, rows.stop), labels, *(column[rows].tolist() for column in columns),
-                strict=True):
+                spans, labels, *(column[rows].tolist() for column in columns), strict=True):
             if label < 0:
                 continue
             if has_mask:

@@ -1,0 +1,113 @@
+#!/usr/bin/env python
+"""Test a detector: MMDetection's command line, plus a submission file and pictures."""
+
+import argparse
+import os
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from mmengine.config import Config, DictAction
+
+from projects.openimages.support import UserError, run_command
+
+
+def parse_args() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, allow_abbrev=False)
+    parser.add_argument('config', help='test config file')
+    parser.add_argument('checkpoint', help='checkpoint file')
+    parser.add_argument('--work-dir', help='folder for the logs and metrics')
+    parser.add_argument('--out', metavar='FILE.pkl', help='dump the predictions to a pickle')
+    parser.add_argument('--show', action='store_true',
+                        help='show predictions beside ground truth in a window')
+    parser.add_argument('--show-dir', metavar='DIR',
+                        help='write those pictures and a contact sheet to this folder')
+    parser.add_argument('--wait-time', type=float, default=2, help='seconds between windows')
+    parser.add_argument('--cfg-options', nargs='+', action=DictAction, metavar='KEY=VALUE',
+                        help='override config settings, such as data_root=DIR or a.b.c=1')
+    parser.add_argument('--launcher', choices=['none', 'pytorch', 'slurm', 'mpi'], default='none')
+    parser.add_argument('--tta', action='store_true', help='test-time augmentation of the config')
+    parser.add_argument('--local_rank', '--local-rank', type=int, default=0)
+    parser.add_argument('--split', choices=['train', 'validation', 'test'],
+                        help="the split to test on (default: the config's, validation); "
+                             'test has no annotations and so no score')
+    add_submission_options(parser.add_argument_group('submission'))
+    args = parser.parse_args()
+    os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
+    return args
+
+
+def add_submission_options(group: argparse._ArgumentGroup) -> None:
+    group.add_argument('--submission', metavar='FILE.csv', help='write the detections to this CSV')
+    group.add_argument('--submission-format', choices=['kaggle', 'tf'], default='kaggle')
+    group.add_argument('--score-thr', type=float, default=0.0,
+                       help='leave out detections below this score')
+    group.add_argument('--max-per-img', type=int, help="an image's detections at most, best first")
+    group.add_argument('--expand-hierarchy', action=argparse.BooleanOptionalAction, default=True,
+                       help='give each detection also for its ancestor classes')
+    group.add_argument('--max-size', metavar='SIZE',
+                       help='largest file, such as 500MB; the best scores that fit are kept')
+    group.add_argument('--resume-submission', action='store_true',
+                       help='go on with an interrupted dump')
+    group.add_argument('--skip-bad', action='store_true',
+                       help='give an image that cannot be read an empty row')
+
+
+def check_options(args: argparse.Namespace) -> None:
+    """Options that would do nothing, or files that could not be, before anything is loaded."""
+    if args.out and not args.out.endswith(('.pkl', '.pickle')):
+        raise UserError('--out takes a name that ends in .pkl or .pickle', path=args.out)
+    if not args.submission:
+        for name in ('max_size', 'resume_submission', 'skip_bad'):
+            if getattr(args, name):
+                raise UserError(f'--{name.replace("_", "-")} needs --submission')
+    if args.submission and not args.submission.endswith('.csv'):
+        raise UserError('--submission takes a name that ends in .csv', path=args.submission)
+
+
+def add_outputs(cfg: Config, args: argparse.Namespace) -> None:
+    """Put what the options ask for into the config."""
+    from projects.openimages.mm.config import add_dump, select_detections, use_tta
+    from projects.openimages.mm.submission_dump import add_submission_dump
+
+    if args.tta:
+        use_tta(cfg)
+    selection = {'score_thr': args.score_thr, 'max_per_img': args.max_per_img,
+                 'expand_hierarchy': args.expand_hierarchy}
+    if args.submission:
+        add_submission_dump(cfg, args.submission, args.submission_format,
+                            max_size=args.max_size, resume=args.resume_submission,
+                            skip_bad=args.skip_bad, **selection)
+    else:
+        select_detections(cfg, **selection)
+    if args.show or args.show_dir:
+        cfg.custom_hooks = [*cfg.get('custom_hooks', []), {
+            'type': 'ComparisonPicturesHook', 'folder': args.show_dir, 'show': args.show,
+            'wait_time': args.wait_time}]
+    if args.out:
+        add_dump(cfg, args.out)
+
+
+def main() -> None:
+    args = parse_args()
+    check_options(args)
+    from mmengine.runner import Runner
+
+    from projects.openimages.mm import config as configs
+
+    cfg = configs.load_config(args.config, args.cfg_options)
+    configs.set_work_dir(cfg, args.work_dir, args.config)
+    if not Path(args.checkpoint).is_file():
+        raise UserError('no such file (the checkpoint)', path=args.checkpoint)
+    cfg.load_from = args.checkpoint
+    if args.split:
+        configs.use_split(cfg, args.split)
+    configs.check_data(cfg, 'test_dataloader')
+    add_outputs(cfg, args)
+    configs.start_processes(cfg, args.launcher)
+    Runner.from_cfg(cfg).test()
+
+
+if __name__ == '__main__':
+    run_command(main)
