@@ -151,3 +151,12 @@ def test_arrays_and_lists_draw_the_same():
     arrays = Instances(np.array([1]), np.array([[30, 40, 90, 80]], np.float32), [_square_mask()],
                        np.array([0.5], np.float32), np.array([False]))
     np.testing.assert_array_equal(_drawn(lists), _drawn(arrays))
+
+
+def test_comparison_without_ground_truth_does_not_claim_that_nothing_is_there():
+    nothing = Instances([], [])
+    unknown, none = (np.asarray(draw_comparison(GREY, truth, nothing, NAMES, max_side=300))
+                     for truth in (None, nothing))
+    half = none.shape[1] // 2
+    assert (none[:24, :half] != 250).any()
+    assert len(np.unique(unknown[:24, :half].reshape(-1, 3), axis=0)) == 1  # no heading

@@ -124,14 +124,15 @@ def draw_instances(image: Image.Image | np.ndarray, instances: Instances, names:
     return add_caption(picture, caption) if caption else picture
 
 
-def draw_comparison(image: Image.Image | np.ndarray, ground_truth: Instances,
+def draw_comparison(image: Image.Image | np.ndarray, ground_truth: Instances | None,
                     predictions: Instances, names: Sequence[str], *, max_side: int = 640,
                     score_thr: float = 0.3, title: str = '', caption: str = '') -> Image.Image:
     """Draw ground truth and predictions of one image side by side.
 
     Args:
         image: Pillow image, or (H, W, 3) uint8 RGB.
-        ground_truth, predictions: in pixels of that image.
+        ground_truth: in pixels of that image; None where there is none, as in the test split.
+        predictions: in pixels of that image.
         names: class names by class id.
         max_side: the longer side of each of the two pictures.
         score_thr: predictions with a lower score are left out.
@@ -139,12 +140,13 @@ def draw_comparison(image: Image.Image | np.ndarray, ground_truth: Instances,
         caption: a line of text below both.
     """
     shown = predictions.at_least(score_thr)
-    halves = [draw_instances(image, ground_truth, names, max_side=max_side),
+    truth = Instances([], []) if ground_truth is None else ground_truth
+    halves = [draw_instances(image, truth, names, max_side=max_side),
               draw_instances(image, shown, names, max_side=max_side)]
-    headings = [f'ground truth ({len(ground_truth)})',
+    headings = ['' if ground_truth is None else f'ground truth ({len(truth)})',
                 f'predictions ({len(shown)} of score ≥ {score_thr:g})']
     if title:
-        headings[0] = f'{title}   {headings[0]}'
+        headings[0] = f'{title}   {headings[0]}'.rstrip()
     margin, head = 8, 24
     width, height = halves[0].size
     sheet = Image.new('RGB', (2 * width + 3 * margin, height + head + margin), PAPER)
