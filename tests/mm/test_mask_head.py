@@ -20,7 +20,8 @@ SMALL = {'num_convs': 0, 'in_channels': 1, 'conv_out_channels': 1, 'num_classes'
 
 
 def heads(class_agnostic=False):
-    return tuple(head(class_agnostic=class_agnostic, **SMALL) for head in (FCNMaskHead, BoxMaskHead))
+    return tuple(head(class_agnostic=class_agnostic, **SMALL)
+                 for head in (FCNMaskHead, BoxMaskHead))
 
 
 def both(logits, boxes, height, width, *, threshold=0.5, rescale=True, class_agnostic=False,

@@ -1,0 +1,50 @@
+#!/usr/bin/env python
+"""Check a submission CSV, Kaggle's or TF's format, against every rule of the format.
+
+Exit code 0 where all is right, 2 where something is wrong.
+"""
+
+import argparse
+import os
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from projects.openimages.submissions.check import check_submission
+from projects.openimages.submissions.image_list import find_mids, read_image_list
+from projects.openimages.support import EXIT_USER_ERROR, run_command
+
+
+def parse_args() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, allow_abbrev=False)
+    parser.add_argument('submission', metavar='FILE', help='the CSV')
+    parser.add_argument('--images', required=True, metavar='DIR_or_LIST',
+                        help='what it is for: a folder of images, a prepared index.arrow, a CSV '
+                             'of ids and sizes, or a text file of ids')
+    parser.add_argument('--classes', metavar='CSV',
+                        help='the class list (default: the official one in or above the folder, '
+                             "or the index's)")
+    parser.add_argument('--workers', type=int, default=os.cpu_count(), metavar='N',
+                        help='processes (default: one a CPU core)')
+    return parser.parse_args()
+
+
+def main() -> int:
+    args = parse_args()
+    mids = find_mids(args.images, args.classes)
+    images = read_image_list(args.images, args.workers)
+    report = check_submission(args.submission, images, mids, args.workers)
+    print(report)
+    for row, message in report.errors:
+        place = args.submission if row is None else f'{args.submission}, row {row}'
+        print(f'error: {place}: {message}', file=sys.stderr)
+    hidden = report.num_errors - len(report.errors)
+    if hidden > 0:
+        print(f'and {hidden} more', file=sys.stderr)
+    print('no errors' if report.ok else f'{report.num_errors} errors')
+    return 0 if report.ok else EXIT_USER_ERROR
+
+
+if __name__ == '__main__':
+    run_command(main)
