@@ -35,7 +35,7 @@ from projects.openimages.support import UserError, atomic_write
 
 COLUMNS, PAGE_ROWS = 4, 5
 CELL_WIDTH, CELL_HEIGHT = 384, 288
-CAPTION_LINES = 4
+CAPTION_LINES, NOTE_LINES = 4, 2
 LINE = TEXT_SIZE + 4
 GUTTER = 14
 CELL_STEP = (CELL_WIDTH + GUTTER, CELL_HEIGHT + CAPTION_LINES * LINE + GUTTER)
@@ -209,17 +209,17 @@ def _caption_lines(record: ImageRecord, label_space: LabelSpace,
         counts += f', {int(record.is_group_of.sum())} group-of'
     lines = [(f'{record.image_id}  {record.width}×{record.height}  {counts}', INK)]
     if note:
-        lines.append((f'! {note}', NOTE_INK))
+        lines += [(line, NOTE_INK) for line in _wrap(f'! {note}', NOTE_LINES)]
     boxed = set(record.class_ids.tolist())
     present = [c for c in record.label_class_ids[record.label_present] if c not in boxed]
     absent = record.label_class_ids[~record.label_present]
     for mark, class_ids, ink, most in (
             ('✓ present, no box: ', present, PRESENT_INK, 1),
             ('✗ verified absent: ', absent, ABSENT_INK, CAPTION_LINES)):
-        if len(class_ids):
+        room = min(most, CAPTION_LINES - len(lines))
+        if len(class_ids) and room:
             text = mark + '\u00a0· '.join(label_space.names[c] for c in class_ids)
-            wrapped = _wrap(text, min(most, CAPTION_LINES - len(lines)))
-            lines += [(line, ink) for line in wrapped]
+            lines += [(line, ink) for line in _wrap(text, room)]
     return [(fit_text(text, font(), CELL_WIDTH), ink) for text, ink in lines]
 
 
