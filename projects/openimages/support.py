@@ -117,10 +117,26 @@ def progress(iterable: Iterable | None = None, *, total: int | None = None, desc
              unit: str = 'it') -> tqdm:
     """A progress bar on stderr with rate and time left.
 
-    On a terminal it moves; in a log file it is one line every ten seconds, so that a log stays
-    readable and still shows that the work goes on.
+    On a terminal it moves. In a log file it is a line every ten seconds, and none for what is done
+    in two, so that a log stays readable and still shows that the work goes on.
     """
-    live = sys.stderr.isatty()
-    return tqdm(iterable, total=total, desc=desc, unit=unit, file=sys.stderr,
-                dynamic_ncols=live, ncols=None if live else 80, smoothing=0.1,
-                mininterval=0.2 if live else 10.0, unit_scale=False, leave=True)
+    if sys.stderr.isatty():
+        return tqdm(iterable, total=total, desc=desc, unit=unit, dynamic_ncols=True,
+                    mininterval=0.2, smoothing=0.1)
+    return tqdm(iterable, total=total, desc=desc, unit=unit, file=_Lines(sys.stderr), ncols=100,
+                mininterval=10.0, delay=2.0, smoothing=0.1, ascii=True)
+
+
+class _Lines:
+    """A stream on which tqdm's redrawing of one line becomes a line each."""
+
+    def __init__(self, stream: IO[str]) -> None:
+        self._stream = stream
+
+    def write(self, text: str) -> None:
+        line = text.strip('\r\n ')
+        if line:
+            self._stream.write(line + '\n')
+
+    def flush(self) -> None:
+        self._stream.flush()
