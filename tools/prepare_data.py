@@ -10,9 +10,13 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from projects.openimages.annotations.layout import SPLITS, find_classes, find_split
+from projects.openimages.annotations.layout import (
+    SPLITS,
+    find_classes,
+    find_split,
+    read_classes_of,
+)
 from projects.openimages.annotations.prepare import REPORTS, PrepareOptions, prepare_split
-from projects.openimages.labels import LabelSpace
 from projects.openimages.support import run_command
 
 
@@ -51,15 +55,14 @@ def main() -> None:
     arguments = parse_arguments()
     classes = find_classes(arguments.data_root, arguments.classes, arguments.hierarchy,
                            arguments.num_classes)
-    space = LabelSpace.read(classes.classes, classes.hierarchy, classes.num_classes)
+    space = read_classes_of(classes)
     for split in arguments.split:  # what is missing altogether is said before hours of work
         find_split(arguments.data_root, split)
     options = PrepareOptions(
         workers=arguments.workers, skip_bad=arguments.skip_bad, sizes=arguments.sizes,
         polygon_tolerance=arguments.polygon_tolerance if arguments.format == 'polygon' else None)
     for split in arguments.split:
-        prepared = prepare_split(arguments.data_root, split, space,
-                                 (classes.classes, classes.hierarchy), options)
+        prepared = prepare_split(arguments.data_root, split, space, classes.paths, options)
         if prepared.reused:
             print(f'{prepared.folder}: unchanged inputs, the prepared split is used again')
             continue

@@ -62,6 +62,7 @@ def write_coco(path: str | os.PathLike, index_path: str | os.PathLike, *,
     categories = [{'id': class_id + 1, 'name': name, 'mid': mid} for class_id, (mid, name)
                   in enumerate(zip(space.mids, space.names, strict=True))]
     ious: list[np.ndarray] = []
+    batches = -(-index.num_images // _IMAGES_PER_TASK)
     with atomic_write(path) as file:
         info = {'description': f'Open Images, prepared, {index.split}'}
         file.write(f'{{"info": {json.dumps(info)},\n"licenses": [],\n"categories": '
@@ -71,9 +72,8 @@ def write_coco(path: str | os.PathLike, index_path: str | os.PathLike, *,
         file.write('],\n"annotations": [')
         separator = '\n'
         tasks = _tasks(os.fspath(index_path), index.num_images, polygon_tolerance)
-        for text, quality in progress(run_in_order(_annotations_json, tasks, workers),
-                                      total=-(-index.num_images // _IMAGES_PER_TASK),
-                                      desc='coco.json', unit='batch'):
+        results = run_in_order(_annotations_json, tasks, workers, batches)
+        for text, quality in progress(results, total=batches, desc='coco.json', unit='batch'):
             if text:
                 file.write(separator + text)
                 separator = ',\n'

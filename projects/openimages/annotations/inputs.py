@@ -33,10 +33,14 @@ def describe_inputs(files: SplitFiles, others: list[Path], options: dict) -> dic
     return {
         'versions': [INDEX_VERSION, PREPARE_VERSION], 'join_tolerance': JOIN_TOLERANCE,
         'options': options,
-        'files': {os.path.abspath(path): _describe_file(path) for path in paths},
-        'folders': {os.path.abspath(folder): _describe_folder(folder)
-                    for folder in folders},
+        'files': {_name(path, files.root): _describe_file(path) for path in paths},
+        'folders': {_name(folder, files.root): _describe_folder(folder) for folder in folders},
     }
+
+
+def _name(path: Path, root: Path) -> str:
+    path, root = path.resolve(), root.resolve()
+    return path.relative_to(root).as_posix() if path.is_relative_to(root) else path.as_posix()
 
 
 def _describe_file(path: Path) -> list[int]:

@@ -10,6 +10,8 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
+from projects.openimages.annotations.release_classes import read_release_classes
+from projects.openimages.labels import LabelSpace
 from projects.openimages.support import UserError
 
 SPLITS = ('train', 'validation', 'test')
@@ -111,11 +113,24 @@ def _first(root: Path, names: tuple[str, ...], split: str) -> Path | None:
 
 @dataclass(frozen=True)
 class ClassFiles:
-    """The class list, the hierarchy, and how many classes to insist on (None: any number)."""
+    """Where the classes are described.
+
+    Attributes:
+        classes: the class list.
+        hierarchy: its hierarchy.
+        segmentable: the full release's list of classes with masks, where it is there.
+        num_classes: how many to insist on; None for any number.
+    """
 
     classes: Path
     hierarchy: Path
+    segmentable: Path | None
     num_classes: int | None
+
+    @property
+    def paths(self) -> tuple[Path, ...]:
+        """The files that exist."""
+        return tuple(path for path in (self.classes, self.hierarchy, self.segmentable) if path)
 
 
 def find_classes(root: str | os.PathLike, classes: Path | None = None,
@@ -136,6 +151,14 @@ def find_classes(root: str | os.PathLike, classes: Path | None = None,
         raise UserError(f'no {CHALLENGE_CLASSES}', path=root)
     if hierarchy is None:
         raise UserError(f'no {CHALLENGE_HIERARCHY}', path=root)
-    if num_classes is None and classes.name == CHALLENGE_CLASSES:
-        num_classes = CHALLENGE_NUM_CLASSES
-    return ClassFiles(classes, hierarchy, num_classes)
+    if classes.name == CHALLENGE_CLASSES:
+        return ClassFiles(classes, hierarchy, None, num_classes or CHALLENGE_NUM_CLASSES)
+    return ClassFiles(classes, hierarchy, _first(root, (SEGMENTABLE_LIST,), ''), num_classes)
+
+
+def read_classes_of(files: ClassFiles) -> LabelSpace:
+    """The label space: strictly the challenge's, or the full release's with classes left out."""
+    if files.classes.name == CHALLENGE_CLASSES:
+        return LabelSpace.read(files.classes, files.hierarchy, files.num_classes)
+    return read_release_classes(files.classes, files.hierarchy, files.segmentable,
+                                files.num_classes)

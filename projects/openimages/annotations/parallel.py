@@ -14,12 +14,13 @@ from typing import TypeVar
 
 from projects.openimages.support import UserError
 
+_TASKS_TO_START = 2
 Task = TypeVar('Task')
 Result = TypeVar('Result')
 
 
 def run_in_order(function: Callable[[Task], Result], tasks: Iterable[Task],
-                 workers: int) -> Iterator[Result]:
+                 workers: int, total: int) -> Iterator[Result]:
     """``map(function, tasks)`` over processes.
 
     Tasks are taken from the iterable a few ahead of the results, so neither is ever held whole.
@@ -28,9 +29,11 @@ def run_in_order(function: Callable[[Task], Result], tasks: Iterable[Task],
     Args:
         function: importable by name, as are its argument and its result.
         tasks: any number.
-        workers: processes.
+        workers: processes at most; starting one takes a second, so it gets several tasks.
+        total: number of tasks.
     """
-    if workers == 1:
+    workers = min(workers, total // _TASKS_TO_START)
+    if workers <= 1:
         yield from map(function, tasks)
         return
     # Not forked: the parent has Arrow's threads, and a forked lock may never open again.

@@ -180,8 +180,8 @@ def _read_masks(files: SplitFiles, annotations: Annotations, sizes: np.ndarray,
     unit = 'mask' if len(annotations.mask_names) else 'image'
     bar = progress(total=total, desc=files.split, unit=unit)
     with bar:
-        finished = _with_progress(run_in_order(process_shard, shards, options.workers),
-                                  annotations, bar)
+        finished = _with_progress(run_in_order(process_shard, shards, options.workers,
+                                               len(shard_bounds(annotations))), annotations, bar)
         return assemble(annotations, finished, files, parts / 'masks.bin', log)
 
 
@@ -200,7 +200,7 @@ def _write_outputs(parts: Path, files: SplitFiles, assembled: Assembled, options
                          workers=options.workers)
     if files.boxes:
         write_tf_ground_truth(parts, parts / INDEX, workers=options.workers)
-    report = build_report(PreparedIndex.open(parts / INDEX), assembled, log,
+    report = build_report(PreparedIndex.open(parts / INDEX), assembled, log, files.root,
                           asdict(quality) if quality else None)
     write_report(parts, report)
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
+from pathlib import Path
 
 from projects.openimages.support import UserError
 
@@ -62,9 +63,13 @@ class Problem:
     image_id: str | None = None
     instance: int | None = None
 
-    def to_json(self) -> dict:
-        return {key: value for key, value in asdict(self).items()
-                if value is not None and key != 'kind'}
+    def to_json(self, root: Path) -> dict:
+        """What is known of it, without its kind; files under ``root`` are named from there."""
+        values = asdict(self)
+        del values['kind']
+        if self.file and Path(self.file).is_relative_to(root):
+            values['file'] = Path(self.file).relative_to(root).as_posix()
+        return {key: value for key, value in values.items() if value is not None}
 
 
 class ProblemLog:

@@ -22,13 +22,14 @@ _WIDTH = 100
 
 
 def build_report(index: PreparedIndex, assembled: Assembled, log: ProblemLog,
-                 polygons: dict | None) -> dict:
+                 root: Path, polygons: dict | None) -> dict:
     """Numbers and problems of a prepared split as JSON values.
 
     Args:
         index: the finished index.
         assembled: what it was written from.
         log: everything found on the way.
+        root: the data root, which files are named from.
         polygons: tolerance and measured IoU, where polygons were written.
     """
     report = {
@@ -36,7 +37,7 @@ def build_report(index: PreparedIndex, assembled: Assembled, log: ProblemLog,
         'classes': _classes(index), 'joins': _joins(index, assembled),
         'problems': {kind: {'meaning': meaning, 'stops': kind in BAD_KINDS,
                             'count': log.counts[kind],
-                            'rows': [problem.to_json() for problem in log.listed[kind]]}
+                            'rows': [problem.to_json(root) for problem in log.listed[kind]]}
                      for kind, meaning in {**BAD_KINDS, **NOTE_KINDS}.items()
                      if kind in log.counts},
     }

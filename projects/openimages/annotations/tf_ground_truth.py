@@ -36,12 +36,12 @@ def write_tf_ground_truth(folder: str | os.PathLike, index_path: str | os.PathLi
     """Write the three CSVs and the label map of a prepared index into a folder."""
     index = PreparedIndex.open(index_path)
     tasks = _tasks(os.fspath(index_path), index.num_images)
+    batches = -(-index.num_images // _IMAGES_PER_TASK)
     with ExitStack() as stack:
         files = [stack.enter_context(atomic_write(Path(folder) / name)) for name in _HEADERS]
         for file, header in zip(files, _HEADERS.values(), strict=True):
             file.write(header)
-        for texts in progress(run_in_order(_rows, tasks, workers),
-                              total=-(-index.num_images // _IMAGES_PER_TASK),
+        for texts in progress(run_in_order(_rows, tasks, workers, batches), total=batches,
                               desc='TF ground truth', unit='batch'):
             for file, text in zip(files, texts, strict=True):
                 file.write(text)
