@@ -10,6 +10,7 @@ from PIL import Image
 
 from projects.openimages.annotations.index import IndexColumns, PreparedIndex, write_index
 from projects.openimages.contact_sheets import (
+    Finding,
     choose_rows,
     contact_sheets,
     find_class,
@@ -50,8 +51,8 @@ def data_root(tmp_path, small_labels):
     prepared.mkdir(parents=True)
     write_index(prepared / 'index.arrow', columns, split='train', label_space=small_labels)
     problems = {'empty_mask': {'count': 2, 'meaning': '', 'rows': [
-        {'message': 'no pixel', 'image_id': 'a3', 'row': 5},
-        {'message': 'no pixel either', 'image_id': 'a3', 'row': 6},
+        {'message': 'no pixel', 'image_id': 'a3', 'row': 5, 'instance': 3},
+        {'message': 'no pixel either', 'image_id': 'a3', 'row': 6, 'instance': 4},
         {'message': 'of no image', 'file': 'x.csv'},
         {'message': 'an image the index lacks', 'image_id': 'zz'}]},
         'missing_mask': {'count': 0, 'meaning': '', 'rows': []}}
@@ -105,10 +106,10 @@ def test_no_images_at_all_is_a_mistake(index):
         choose_rows(index, 0, 0)
 
 
-def test_problems_of_a_kind_come_with_their_first_message(data_root):
+def test_problems_of_a_kind_come_with_their_first_message_and_all_their_instances(data_root):
     report = data_root / 'prepared/train/report.json'
     assert images_with_problem(report, 'empty_mask') == {
-        'a3': 'no pixel', 'zz': 'an image the index lacks'}
+        'a3': Finding('no pixel', [3, 4]), 'zz': Finding('an image the index lacks')}
     for kind in ('missing_mask', 'nonsense'):
         with pytest.raises(UserError, match=f"no problem of kind '{kind}'; it lists empty_mask"):
             images_with_problem(report, kind)
@@ -140,7 +141,16 @@ def test_verified_labels_and_notes_are_written_below(index, data_root):
     assert has(_sheet(index, [1], data_root), green)
     plain = _sheet(index, [2], data_root)
     assert not any(has(plain, ink) for ink in (red, green, brown))
-    assert has(_sheet(index, [2], data_root, notes={'a2': 'look here'}), brown)
+    assert has(_sheet(index, [2], data_root, findings={'a2': Finding('look here')}), brown)
+
+
+def test_instances_of_a_finding_are_framed(index, data_root):
+    """Image a3 holds instances 3 and 4: the frame's black is there once one of them is named."""
+    def black(findings):
+        page = _sheet(index, [3], data_root, findings=findings)
+        return (page[100:] == 0).all(axis=2).sum()
+
+    assert black({'a3': Finding('x', [4])}) > black({'a3': Finding('x')}) + 500
 
 
 def test_missing_and_broken_images_become_grey_fields(index, data_root):

@@ -42,18 +42,18 @@ def main() -> None:
     if not images.is_dir():
         raise UserError('no such folder of images', path=images)
     index = PreparedIndex.open(prepared / 'index.arrow')
-    title, class_id, notes = args.split, None, None
+    title, class_id, findings = args.split, None, None
     if args.class_name:
         class_id = find_class(index.label_space, args.class_name)
         title += f' · {index.label_space.names[class_id]}'
     if args.only:
-        notes = images_with_problem(prepared / 'report.json', args.only)
+        findings = images_with_problem(prepared / 'report.json', args.only)
         title += f' · {args.only}'
-    rows = choose_rows(index, args.num, args.seed, class_id=class_id, image_ids=notes)
+    rows = choose_rows(index, args.num, args.seed, class_id=class_id, image_ids=findings)
     if not len(rows):
         raise UserError(f'no image of the split {args.split!r} is what you asked for')
     title += f' · {len(rows)} of {index.num_images} images'
-    for path in write_pages(contact_sheets(index, rows, images, title, notes), args.out):
+    for path in write_pages(contact_sheets(index, rows, images, title, findings), args.out):
         print(path)
 
 

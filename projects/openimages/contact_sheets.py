@@ -11,6 +11,7 @@ import json
 import os
 from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -64,7 +65,20 @@ def images_with_class(index: PreparedIndex, class_id: int) -> np.ndarray:
     return np.unique(np.searchsorted(index.instance_offsets, instances, side='right') - 1)
 
 
-def images_with_problem(report_path: str | os.PathLike, kind: str) -> dict[str, str]:
+@dataclass
+class Finding:
+    """What a report says of one image under one kind of problem.
+
+    Attributes:
+        message: its first message.
+        instances: numbers in the index of the instances that it concerns.
+    """
+
+    message: str
+    instances: list[int] = field(default_factory=list)
+
+
+def images_with_problem(report_path: str | os.PathLike, kind: str) -> dict[str, Finding]:
     """Image ids that a report lists under a kind of problem, each with what it says of it.
 
     Args:
@@ -72,7 +86,7 @@ def images_with_problem(report_path: str | os.PathLike, kind: str) -> dict[str, 
         kind: a name among the report's problems.
 
     Returns:
-        ImageID -> message, the first one where an image is listed several times.
+        ImageID -> finding.
     """
     try:
         problems = json.loads(Path(report_path).read_text(encoding='utf-8'))['problems']
@@ -86,11 +100,13 @@ def images_with_problem(report_path: str | os.PathLike, kind: str) -> dict[str, 
     if kind not in kinds:
         raise UserError(f'no problem of kind {kind!r}; it lists {", ".join(kinds) or "none"}',
                         path=report_path)
-    notes: dict[str, str] = {}
+    findings: dict[str, Finding] = {}
     for row in problems[kind]['rows']:
         if row.get('image_id'):
-            notes.setdefault(row['image_id'], row['message'])
-    return notes
+            finding = findings.setdefault(row['image_id'], Finding(row['message']))
+            if 'instance' in row:
+                finding.instances.append(row['instance'])
+    return findings
 
 
 def choose_rows(index: PreparedIndex, num: int, seed: int, *, class_id: int | None = None,
@@ -119,16 +135,18 @@ def choose_rows(index: PreparedIndex, num: int, seed: int, *, class_id: int | No
     return rows[np.sort(chosen)]
 
 
-def record_instances(record: ImageRecord) -> Instances:
-    """An image's ground truth as it is drawn: boxes in pixels."""
+def record_instances(record: ImageRecord, marked: Collection[int] = ()) -> Instances:
+    """An image's ground truth as it is drawn: boxes in pixels, some instances marked."""
     x0, x1, y0, y1 = record.boxes.T
     boxes = np.stack([x0 * record.width, y0 * record.height, x1 * record.width,
                       y1 * record.height], axis=1)
-    return Instances(record.class_ids, boxes, record.masks, group_of=record.is_group_of)
+    return Instances(record.class_ids, boxes, record.masks, group_of=record.is_group_of,
+                     marked=marked)
 
 
 def contact_sheets(index: PreparedIndex, rows: Sequence[int], image_folder: str | os.PathLike,
-                   title: str, notes: Mapping[str, str] | None = None) -> Iterator[Image.Image]:
+                   title: str,
+                   findings: Mapping[str, Finding] | None = None) -> Iterator[Image.Image]:
     """Draw the images of some rows, page after page.
 
     Args:
@@ -137,14 +155,15 @@ def contact_sheets(index: PreparedIndex, rows: Sequence[int], image_folder: str 
         image_folder: where ``<ImageID>.jpg`` lie; an image that is not there, or cannot be read,
             becomes a grey field that says so.
         title: heads every page.
-        notes: ImageID -> a remark to print with the image.
+        findings: ImageID -> what to print with the image, and which instances to point out.
     """
     per_page = COLUMNS * PAGE_ROWS
     pages = -(-len(rows) // per_page)
     for number in range(pages):
-        records = [index.image(int(row)) for row in rows[number * per_page:(number + 1) * per_page]]
+        cells = [_cell(index, int(row), Path(image_folder), findings or {})
+                 for row in rows[number * per_page:(number + 1) * per_page]]
         heading = title if pages == 1 else f'{title}   (page {number + 1} of {pages})'
-        yield _page(records, Path(image_folder), index.label_space, heading, notes or {})
+        yield _page(cells, index.label_space, heading)
 
 
 def write_pages(pages: Iterator[Image.Image], out: Path) -> Iterator[Path]:
@@ -158,28 +177,44 @@ def write_pages(pages: Iterator[Image.Image], out: Path) -> Iterator[Path]:
         yield path
 
 
-def _page(records: list[ImageRecord], folder: Path, label_space: LabelSpace,
-          heading: str, notes: Mapping[str, str]) -> Image.Image:
-    columns = min(COLUMNS, len(records))
+@dataclass(frozen=True)
+class _Cell:
+    """An image on a page: its record, its drawing and the lines below."""
+
+    record: ImageRecord
+    thumbnail: Image.Image
+    caption: list[tuple[str, Colour]]
+
+
+def _cell(index: PreparedIndex, row: int, folder: Path, findings: Mapping[str, Finding]) -> _Cell:
+    record = index.image(row)
+    finding = findings.get(record.image_id)
+    marked = [] if finding is None else [n - index.instance_rows(row).start
+                                         for n in finding.instances]
+    return _Cell(record, _thumbnail(record, folder, marked, index.label_space),
+                 _caption_lines(record, index.label_space, finding and finding.message))
+
+
+def _page(cells: list[_Cell], label_space: LabelSpace, heading: str) -> Image.Image:
+    columns = min(COLUMNS, len(cells))
     width = max(columns, 2) * CELL_STEP[0] + GUTTER
-    header = _header(records, label_space, heading, width)
-    page_rows = -(-len(records) // columns)
+    header = _header([cell.record for cell in cells], label_space, heading, width)
+    page_rows = -(-len(cells) // columns)
     page = Image.new('RGB', (width, header.height + page_rows * CELL_STEP[1]), PAPER)
     page.paste(header, (0, 0))
     draw = ImageDraw.Draw(page)
-    for number, record in enumerate(records):
+    for number, cell in enumerate(cells):
         x = GUTTER + number % columns * CELL_STEP[0]
         y = header.height + number // columns * CELL_STEP[1]
-        thumbnail = _thumbnail(record, folder, label_space)
-        page.paste(thumbnail, (x + (CELL_WIDTH - thumbnail.width) // 2,
-                               y + (CELL_HEIGHT - thumbnail.height) // 2))
-        lines = _caption_lines(record, label_space, notes.get(record.image_id))
-        for line, (text, ink) in enumerate(lines):
+        page.paste(cell.thumbnail, (x + (CELL_WIDTH - cell.thumbnail.width) // 2,
+                                    y + (CELL_HEIGHT - cell.thumbnail.height) // 2))
+        for line, (text, ink) in enumerate(cell.caption):
             draw.text((x, y + CELL_HEIGHT + 3 + line * LINE), text, ink, font())
     return page
 
 
-def _thumbnail(record: ImageRecord, folder: Path, label_space: LabelSpace) -> Image.Image:
+def _thumbnail(record: ImageRecord, folder: Path, marked: Collection[int],
+               label_space: LabelSpace) -> Image.Image:
     scale = min(CELL_WIDTH / record.width, CELL_HEIGHT / record.height)
     max_side = max(1, int(scale * max(record.width, record.height)))
     path = folder / f'{record.image_id}.jpg'
@@ -191,7 +226,8 @@ def _thumbnail(record: ImageRecord, folder: Path, label_space: LabelSpace) -> Im
         return _placeholder('image cannot be read')
     if image.size != (record.width, record.height):
         image = image.resize((record.width, record.height))
-    return draw_instances(image, record_instances(record), label_space.names, max_side=max_side)
+    return draw_instances(image, record_instances(record, marked), label_space.names,
+                          max_side=max_side)
 
 
 def _placeholder(reason: str) -> Image.Image:

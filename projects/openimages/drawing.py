@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import colorsys
 import functools
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -46,6 +46,7 @@ class Instances:
         masks: N RLE dicts at the image's size, None for an instance without a mask.
         scores: (N,) for predictions; None for ground truth.
         group_of: (N,) bool; None where no box is one.
+        marked: numbers of those to point out: a thick frame, and '!' before the name.
     """
 
     labels: Sequence[int] | np.ndarray
@@ -53,6 +54,7 @@ class Instances:
     masks: Sequence[dict | None] | None = None
     scores: Sequence[float] | np.ndarray | None = None
     group_of: Sequence[bool] | np.ndarray | None = None
+    marked: Collection[int] = ()
 
     def __post_init__(self) -> None:
         for name in ('boxes', 'masks', 'scores', 'group_of'):
@@ -73,7 +75,7 @@ class Instances:
             return None if values is None else [values[i] for i in kept]
 
         return Instances(pick(self.labels), pick(self.boxes), pick(self.masks), pick(self.scores),
-                         pick(self.group_of))
+                         pick(self.group_of), [kept.index(i) for i in self.marked if i in kept])
 
 
 @functools.cache
@@ -119,7 +121,10 @@ def draw_instances(image: Image.Image | np.ndarray, instances: Instances, names:
         if mask is not None:
             _draw_mask(picture, mask, colour)
         is_group = instances.group_of is not None and bool(instances.group_of[i])
-        _draw_box(picture, _region(boxes[i], size), colour, is_group, mask is not None)
+        region = _region(boxes[i], size)
+        if i in instances.marked:
+            _draw_frame(picture, region)
+        _draw_box(picture, region, colour, is_group, mask is not None)
     _draw_names(picture, instances, boxes, names)
     return add_caption(picture, caption) if caption else picture
 
@@ -244,6 +249,14 @@ def _draw_box(picture: Image.Image, region: Region, colour: Colour, is_group: bo
         _dashed_line(draw, (ax, ay), (bx, by), colour)
 
 
+def _draw_frame(picture: Image.Image, region: Region) -> None:
+    """Three pixels of black within three of white around a box."""
+    draw = ImageDraw.Draw(picture)
+    for reach, ink in ((6, (255, 255, 255)), (3, (0, 0, 0))):
+        draw.rectangle((region[0] - reach, region[1] - reach, region[2] + reach - 1,
+                        region[3] + reach - 1), outline=ink, width=3)
+
+
 def _dashed_line(draw: ImageDraw.ImageDraw, start: tuple[int, int], end: tuple[int, int],
                  colour: Colour) -> None:
     """A dashed horizontal or vertical line on a dark ground, so that it shows on any picture."""
@@ -271,7 +284,7 @@ def _draw_names(picture: Image.Image, instances: Instances, boxes: np.ndarray,
     order = _drawing_order(instances, boxes)
     for i in reversed(order) if instances.scores is not None else order:
         label = int(instances.labels[i])
-        text = names[label]
+        text = f'! {names[label]}' if i in instances.marked else names[label]
         if instances.scores is not None:
             text += f' {float(instances.scores[i]):.2f}'
         text = fit_text(text, font(), picture.width - 2 * PADDING)
