@@ -37,14 +37,21 @@ _ALIASES = {'float': float, 'NAN': np.nan}
 
 
 @contextlib.contextmanager
-def numpy_aliases() -> Iterator[None]:
-    """``np.float`` and ``np.NAN`` as in NumPy 1, inside the block only."""
+def running_official_code() -> Iterator[None]:
+    """``np.float`` and ``np.NAN`` as in NumPy 1, and no log line an image, inside the block only.
+    """
     missing = [name for name in _ALIASES if name not in vars(np)]
     for name in missing:
         setattr(np, name, _ALIASES[name])
+    root = logging.getLogger()
+    level = root.level
+    root.setLevel(logging.ERROR)
     try:
-        yield
+        with warnings.catch_warnings():
+            warnings.simplefilter('ignore')
+            yield
     finally:
+        root.setLevel(level)
         for name in missing:
             delattr(np, name)
 
@@ -57,8 +64,7 @@ def official(module: str) -> ModuleType:
     """
     os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '3')  # no device listing from TensorFlow
     try:
-        with numpy_aliases(), warnings.catch_warnings():
-            warnings.simplefilter('ignore')
+        with running_official_code():
             return importlib.import_module(f'object_detection.{module}')
     except ModuleNotFoundError as error:
         raise UserError(f'the official evaluator is not installed (no module {error.name!r}); '
@@ -75,7 +81,7 @@ def run_official(files: EvaluatorFiles) -> dict[str, float]:
 
     with tempfile.TemporaryDirectory() as folder:
         files = replace(files, input_predictions=_in_tf_format(files.input_predictions, folder))
-        with flagsaver.flagsaver(), numpy_aliases(), _quiet():
+        with flagsaver.flagsaver(), running_official_code():
             script.FLAGS([script.__name__, *files.as_flags()])
             script.main([])
     return read_metrics(files.output_metrics)
@@ -100,20 +106,6 @@ def _in_tf_format(predictions: str, folder: str) -> str:
         assert submission.format == KAGGLE
         write_submission(file, progress(submission, desc='to TF format', unit='img'), TF)
     return converted
-
-
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """Without the line that the script logs for every image."""
-    root = logging.getLogger()
-    level = root.level
-    root.setLevel(logging.ERROR)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter('ignore')
-            yield
-    finally:
-        root.setLevel(level)
 
 
 def main() -> None:

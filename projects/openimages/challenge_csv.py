@@ -10,7 +10,6 @@ What the official script crashes on, or passes over in silence, is a UserError w
 from __future__ import annotations
 
 import os
-import re
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -20,7 +19,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from projects.openimages.csv_columns import CsvFile, TextColumn, distinct, read_header
+from projects.openimages.csv_columns import CsvFile, TextColumn, distinct, guess_types, read_header
 from projects.openimages.labels import read_label_map
 from projects.openimages.masks import MaskError, Rle, check_sizes, inflate_text
 from projects.openimages.metric import Detections, GroundTruth, join_boxes_and_masks
@@ -81,7 +80,9 @@ class LabelMap:
 class ImageOrder:
     """The images of the ground truth, in the evaluator's order.
 
-    The evaluator sorts image ids as text, or as numbers where pandas took them for numbers.
+    The official script lets pandas guess what the ids of each file are. Where all of a file's ids
+    look like numbers they become numbers, sort as such, and are found only in files that were
+    read the same way; so it is here, with a warning.
 
     Args:
         truth: the ground-truth files.
@@ -89,18 +90,21 @@ class ImageOrder:
     """
 
     def __init__(self, truth: Sequence[CsvFile], predictions: CsvFile) -> None:
-        self._columns = {id(file): distinct(file.required('ImageID'))
-                         for file in (*truth, predictions)}
-        numeric = [file for file in (*truth, predictions) if len(file) and all(
-            re.fullmatch(r'[+-]?\d{1,18}', value) for value in self._columns[id(file)][0])]
-        filled = [file for file in (*truth, predictions) if len(file)]
-        self._key = int if len(numeric) == len(filled) else str
-        if self._key is str and numeric:
-            warnings.warn(f'{numeric[0].path}: all image ids are numbers; the official script '
-                          'reads them as such there and does not find them in the other files',
-                          stacklevel=2)
-        keys = {self._key(value) for file in truth for value in self._columns[id(file)][0]}
-        self._places = {key: place for place, key in enumerate(sorted(keys))}
+        self._keys: dict[int, tuple[list, np.ndarray]] = {}
+        kinds: dict[str, CsvFile] = {}
+        for file in (*truth, predictions):
+            values, codes = distinct(file.required('ImageID'))
+            keys = guess_types(values)
+            self._keys[id(file)] = keys, codes
+            if keys:
+                kinds.setdefault('text' if isinstance(keys[0], str) else 'numbers', file)
+        if len(kinds) > 1:
+            warnings.warn(f'all image ids in {kinds["numbers"].path} are numbers, and those in '
+                          f'{kinds["text"].path} are not: the official script does not match '
+                          'the two, and neither does this', stacklevel=2)
+        keys = {key for file in truth for key in self._keys[id(file)][0]}
+        ordered = sorted(keys, key=lambda key: (isinstance(key, str), key))
+        self._places = {key: place for place, key in enumerate(ordered)}
 
     def __len__(self) -> int:
         return len(self._places)
@@ -112,8 +116,8 @@ class ImageOrder:
 
     def rows(self, file: CsvFile) -> np.ndarray:
         """Which image each row of a file is about, (N,) int64; -1 if none."""
-        values, codes = self._columns[id(file)]
-        places = np.array([self._places.get(self._key(value), -1) for value in values], np.int64)
+        keys, codes = self._keys[id(file)]
+        places = np.array([self._places.get(key, -1) for key in keys], np.int64)
         return places[codes] if len(codes) else codes
 
 
@@ -145,27 +149,41 @@ class _MaskColumn:
                                   f'{self.sizes[row, 0]}, but other masks of its image are '
                                   f'{width} x {height}')
 
-    def read(self, rows: np.ndarray) -> list[Rle | None]:
-        """The masks in the given rows; -1 gives None."""
-        result: list[Rle | None] = []
-        for row in rows.tolist():
-            if row < 0 or not self.present[row]:
-                result.append(None)
-                continue
-            try:
-                counts = inflate_text(self._texts[row])
-            except MaskError as error:
-                raise self._file.fail(self._file_rows[row], str(error)) from None
-            result.append({'size': self.sizes[row].tolist(), 'counts': counts})
-        return result
+    def read(self, row: int) -> Rle | None:
+        """The mask in a row, its run lengths not looked into; row -1 gives None."""
+        if row < 0 or not self.present[row]:
+            return None
+        try:
+            counts = inflate_text(self._texts[row])
+        except MaskError as error:
+            raise self._file.fail(self._file_rows[row], str(error)) from None
+        return {'size': self.sizes[row].tolist(), 'counts': counts}
 
-    def explain(self, rows: np.ndarray) -> None:
-        """Raise the error of the first of these rows whose mask is malformed, if one is."""
-        for row, mask in zip(rows.tolist(), self.read(rows), strict=True):
-            try:
-                check_sizes([mask] if mask else [])
-            except MaskError as error:
-                raise self._file.fail(self._file_rows[row], str(error)) from None
+    def check_runs(self, row: int) -> None:
+        """Raise a UserError if the mask in a row is malformed."""
+        mask = self.read(row)
+        try:
+            check_sizes([mask] if mask else [])
+        except MaskError as error:
+            raise self._file.fail(self._file_rows[row], str(error)) from None
+
+
+class LazyMasks(Sequence):
+    """The masks of an image, each decoded when it is asked for."""
+
+    def __init__(self, column: _MaskColumn, rows: np.ndarray) -> None:
+        self._column, self._rows = column, rows.tolist()
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def __getitem__(self, number):
+        return self._column.read(self._rows[number])
+
+    def explain(self) -> None:
+        """Raise a UserError about the first malformed mask, if there is one."""
+        for row in self._rows:
+            self._column.check_runs(row)
 
 
 # --------------------------------------------------------------------------------- ground truth
@@ -215,19 +233,13 @@ class GroundTruthTable:
         return self._labels[self._label_offsets[image]:self._label_offsets[image + 1]]
 
     def image(self, image: int) -> GroundTruth:
-        """One image's ground truth, masks checked."""
+        """One image's ground truth; masks are decoded as they are asked for."""
         rows = slice(self.offsets[image], self.offsets[image + 1])
         masks = None
         if self.masks is not None:
-            masks = self.masks.read(self._mask_rows[rows])
-        truth = GroundTruth(self.class_ids[rows], self._boxes[rows], self._is_group_of[rows],
-                            self.verified(image), masks)
-        try:
-            truth.measured  # noqa: B018  (the masks are looked into here)
-        except MaskError:
-            self.masks.explain(self._mask_rows[rows])
-            raise
-        return truth
+            masks = LazyMasks(self.masks, self._mask_rows[rows])
+        return GroundTruth(self.class_ids[rows], self._boxes[rows], self._is_group_of[rows],
+                           self.verified(image), masks)
 
 
 def _class_ids(file: CsvFile, label_map: LabelMap) -> np.ndarray:
@@ -287,27 +299,13 @@ class PredictionTable:
         else:
             self._boxes = _boxes(file)
 
-    def image(self, image: int, verified: np.ndarray, with_masks: bool) -> Detections:
-        """One image's detections of the given classes; the others' masks are not looked at.
-
-        Args:
-            image: place of the image.
-            verified: (V,) int class ids.
-            with_masks: False reduces masks to their boxes, for box evaluation.
-        """
-        rows = np.arange(self.offsets[image], self.offsets[image + 1])
-        rows = rows[np.isin(self.class_ids[rows], verified)]
-        class_ids, scores = self.class_ids[rows], self.scores[rows]
-        rows = self._rows[rows]
+    def image(self, image: int) -> Detections:
+        """One image's detections; masks are decoded as they are asked for."""
+        place = slice(self.offsets[image], self.offsets[image + 1])
+        rows = self._rows[place]
         if self.masks is None:
-            return Detections(class_ids, scores, boxes=self._boxes[rows])
-        detections = Detections(class_ids, scores, self.masks.read(rows))
-        try:
-            measured = detections.measured
-        except MaskError:
-            self.masks.explain(rows)
-            raise
-        return detections if with_masks else Detections(class_ids, scores, boxes=measured.boxes)
+            return Detections(self.class_ids[place], self.scores[place], boxes=self._boxes[rows])
+        return Detections(self.class_ids[place], self.scores[place], LazyMasks(self.masks, rows))
 
 
 @dataclass(frozen=True)

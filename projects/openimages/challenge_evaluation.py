@@ -18,6 +18,7 @@ from dataclasses import dataclass, fields
 import numpy as np
 
 from projects.openimages.challenge_csv import ChallengeTables, LabelMap
+from projects.openimages.masks import MaskError
 from projects.openimages.metric import (
     DROPPED,
     ChallengeScore,
@@ -135,13 +136,16 @@ def _match_span(tables: ChallengeTables, images: range) -> tuple[Matches, np.nda
     positives = np.zeros(num_classes, np.int64)
     parts = []
     for image in images:
-        truth = tables.truth.image(image)
-        positives += count_positives(truth, num_classes)
-        verified = np.concatenate((truth.verified, truth.class_ids))
-        detections = tables.predictions.image(image, verified, tables.with_masks)
-        if len(detections.scores):
+        truth, detections = tables.truth.image(image), tables.predictions.image(image)
+        try:
+            positives += count_positives(truth, num_classes)
             matches, = match_image(truth, detections, image=image)
-            parts.append(matches.select(matches.outcome != DROPPED))
+        except MaskError:
+            for masks in (truth.masks, detections.masks):
+                if masks is not None:
+                    masks.explain()  # says file and row
+            raise
+        parts.append(matches.select(matches.outcome != DROPPED))
     return Matches.concatenate(parts), positives
 
 

@@ -134,12 +134,24 @@ def read_header(path: str | os.PathLike) -> list[str]:
 
 def _as_pandas_reads(texts: list[str]) -> np.ndarray | None:
     """(N,) float64 from texts by pandas' default parser; None if one of them is not a number."""
-    lines = io.StringIO('\n'.join(texts))
-    column = pd.read_csv(lines, header=None, sep='\x1f', quoting=3, skip_blank_lines=False,
-                         keep_default_na=False)
-    if column.shape != (len(texts), 1) or column[0].dtype.kind not in 'iuf':
+    column = _pandas_column(texts)
+    if len(column) != len(texts) or column.dtype.kind not in 'iuf':
         return None
-    return column[0].to_numpy(np.float64)
+    return column.to_numpy(np.float64)
+
+
+def guess_types(texts: list[str]) -> list:
+    """Texts as what pandas takes a column of them for: int, float or still text."""
+    column = _pandas_column(texts) if texts else None
+    if column is None or len(column) != len(texts) or column.dtype.kind not in 'iuf':
+        return texts
+    return column.tolist()
+
+
+def _pandas_column(texts: list[str]) -> pd.Series:
+    """A column of these texts as pandas reads it, but for empty fields and quotes."""
+    return pd.read_csv(io.StringIO('\n'.join(texts)), header=None, sep='\x1f', quoting=3,
+                       skip_blank_lines=False, keep_default_na=False).iloc[:, 0]
 
 
 def _whole_number(text: str) -> int:

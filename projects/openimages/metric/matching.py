@@ -72,15 +72,6 @@ class Detections:
     masks: Sequence[Rle | None] | None = None
     boxes: np.ndarray | None = None
 
-    @cached_property
-    def measured(self) -> MeasuredMasks:
-        """The masks with areas and tight boxes; without masks, only the boxes."""
-        if self.masks is not None:
-            return measure(self.masks)
-        number = len(self.class_ids)
-        boxes = np.asarray(self.boxes, np.float64).reshape(number, 4)
-        return MeasuredMasks([None] * number, np.zeros(number, np.int64), boxes)
-
 
 @dataclass(frozen=True)
 class Matches:
@@ -90,14 +81,14 @@ class Matches:
     sort are broken by it, so filter rows as you like but do not reorder them.
 
     Attributes:
-        image: (D,) int, the number given to :func:`match_image`.
-        detection: (D,) int, row of the detection within its image.
-        class_id: (D,) int.
+        image: (D,) int32, the number given to :func:`match_image`.
+        detection: (D,) int32, row of the detection within its image.
+        class_id: (D,) int32.
         score: (D,) float64.
         outcome: (D,) int8: DROPPED, FALSE, TRUE or IGNORED.
-        instance: (D,) int, row of the instance that took it within the image's ground truth, or -1.
-        overlap: (D,) float64, IoU or IoA with that instance; for a false positive its best IoU
-            with an instance of its class that has a mask (in box evaluation: a box).
+        instance: (D,) int32, row of the instance that took it in the image's ground truth, or -1.
+        overlap: (D,) float32, IoU or IoA with that instance; for a false positive its best IoU
+            with an instance of its class, by masks if there are any with masks.
     """
 
     image: np.ndarray
@@ -123,9 +114,15 @@ class Matches:
         return Matches(*(getattr(self, field.name)[rows] for field in fields(self)))
 
     @staticmethod
+    def empty() -> Matches:
+        """No rows, of the types that all matches have."""
+        kinds = (np.int32, np.int32, np.int32, np.float64, np.int8, np.int32, np.float32)
+        return Matches(*(np.zeros(0, kind) for kind in kinds))
+
+    @staticmethod
     def concatenate(parts: Sequence[Matches]) -> Matches:
         """All rows of ``parts`` in the order given, which must be the order of images."""
-        parts = parts or [_no_matches()]
+        parts = [Matches.empty(), *parts]
         return Matches(*(np.concatenate([getattr(part, field.name) for part in parts])
                          for field in fields(Matches)))
 
@@ -151,6 +148,8 @@ def match_image(truth: GroundTruth, detections: Detections,
                 image: int = 0) -> list[Matches]:
     """Decide for every detection of an image whether it is true, false, ignored or dropped.
 
+    Only masks of verified classes are looked at, so ``detections.masks`` may decode on access.
+
     Args:
         truth: the image's ground truth.
         detections: the image's detections; with masks if the ground truth has masks.
@@ -158,88 +157,147 @@ def match_image(truth: GroundTruth, detections: Detections,
         image: a number that goes into the result.
 
     Returns:
-        One :class:`Matches` a threshold.
+        One :class:`Matches` a threshold, each with a row for every detection.
 
     Raises:
         MaskError: malformed masks, or masks of different sizes.
     """
-    found = detections.measured
-    if truth.masks is not None:
-        if detections.masks is None:
+    scores = np.asarray(detections.scores, np.float64)
+    class_ids = np.asarray(detections.class_ids, np.int64)
+    verified = np.concatenate((truth.verified, truth.class_ids))
+    rows = np.flatnonzero(np.isin(class_ids, verified))
+    found = _measure_detections(truth, detections, rows)
+    extent = (found.boxes[:, 1::2] > found.boxes[:, ::2]).all(axis=1)
+    classes = [_Class(truth, found, members, scores[rows[members]], class_id)
+               for class_id, members in _by_class(class_ids[rows], scores[rows], extent)]
+    return [_match_classes(classes, rows, scores, class_ids, threshold, image)
+            for threshold in thresholds]
+
+
+def _measure_detections(truth: GroundTruth, detections: Detections,
+                        rows: np.ndarray) -> MeasuredMasks:
+    """Rule 3 for the detections in the given rows; without masks, their boxes as they are."""
+    if detections.masks is None:
+        if truth.masks is not None:
             raise ValueError('detections without masks against ground truth with masks')
-        check_same_size([*truth.masks, *detections.masks])
-    extent = found.boxes[:, 1::2] > found.boxes[:, ::2]
-    verified = np.concatenate((truth.verified, truth.class_ids)).astype(np.int64)
-    alive = extent.all(axis=1) & np.isin(detections.class_ids, verified)
-    blocks: list[list[Matches]] = [[] for _ in thresholds]
-    for class_id in np.unique(detections.class_ids[alive]).tolist():
-        rows = np.flatnonzero(alive & (detections.class_ids == class_id))
+        boxes = np.asarray(detections.boxes, np.float64).reshape(-1, 4)[rows]
+        return MeasuredMasks([None] * len(rows), np.zeros(len(rows), np.int64), boxes)
+    masks = [detections.masks[row] for row in rows.tolist()]
+    check_same_size([*(truth.measured.rles if truth.measured else ()), *masks])
+    return measure(masks)
+
+
+def _by_class(class_ids: np.ndarray, scores: np.ndarray,
+              extent: np.ndarray) -> list[tuple[int, np.ndarray]]:
+    """Each class with its detections in descending score, those without extent left out."""
+    result = []
+    for class_id in np.unique(class_ids[extent]).tolist():
+        members = np.flatnonzero(extent & (class_ids == class_id))
         # The evaluator's own sort call: its order among equal scores is part of the result.
-        rows = rows[np.argsort(detections.scores[rows])[::-1]]
-        alive[rows[MAX_PER_CLASS:]] = False
-        rows = rows[:MAX_PER_CLASS]
-        stages = _stages(truth, found, class_id, rows)
-        for block, threshold in zip(blocks, thresholds, strict=True):
-            block.append(_match_class(stages, detections.scores, class_id, rows, image, threshold))
-    dropped = _dropped(detections, np.flatnonzero(~alive), image)
-    return [Matches.concatenate([*block, dropped]) for block in blocks]
+        members = members[np.argsort(scores[members])[::-1]]
+        result.append((class_id, members[:MAX_PER_CLASS]))
+    return result
 
 
-def _stages(truth: GroundTruth, found: MeasuredMasks, class_id: int,
-            rows: np.ndarray) -> list[_Stage]:
-    """The passes for one class, in order: masks, group-of masks, boxes, group-of boxes."""
-    instances = np.flatnonzero(truth.class_ids == class_id)
-    has_mask = np.zeros(len(instances), bool)
-    stages = []
-    true_masks = truth.measured
-    if true_masks is not None:
-        has_mask = true_masks.areas[instances] > 0
-        masked = instances[has_mask]
-        if len(masked):
-            areas = found.areas[rows]
-            common = mask_intersections([found.rles[row] for row in rows],
-                                        [true_masks.rles[row] for row in masked], areas)
-            group = truth.is_group_of[masked]
-            iou = mask_iou(common[:, ~group], areas, true_masks.areas[masked[~group]])
-            stages = [_Stage(iou, masked[~group], absorbs=False, counts=True),
-                      _Stage(mask_ioa(common[:, group], areas), masked[group], True, True)]
-    boxed = instances[~has_mask]
-    if len(boxed):
-        group = truth.is_group_of[boxed]
-        single, group = boxed[~group], boxed[group]
-        boxes, counts = found.boxes[rows], true_masks is None
-        stages += [_Stage(box_iou(boxes, truth.boxes[single]), single, False, counts),
-                   _Stage(box_ioa(boxes, truth.boxes[group]), group, True, counts)]
-    return [stage for stage in stages if len(stage.instances)]
+class _Class:
+    """One class of an image: its detections and the stages that they go through.
+
+    Args:
+        truth, found: the image's ground truth and measured detections.
+        members: (N,) int rows of ``found``, in descending score.
+        scores: (N,) their scores.
+        class_id: the class.
+    """
+
+    def __init__(self, truth: GroundTruth, found: MeasuredMasks, members: np.ndarray,
+                 scores: np.ndarray, class_id: int) -> None:
+        self.members = members
+        self.scores = scores
+        instances = np.flatnonzero(truth.class_ids == class_id)
+        self.stages: list[_Stage] = []
+        if not len(instances):
+            return
+        has_mask = np.zeros(len(instances), bool)
+        if truth.measured is not None:
+            has_mask = truth.measured.areas[instances] > 0
+            self._add_mask_stages(truth, found, instances[has_mask])
+        self._add_box_stages(truth, found, instances[~has_mask])
+
+    def _add_mask_stages(self, truth: GroundTruth, found: MeasuredMasks,
+                         instances: np.ndarray) -> None:
+        areas = found.areas[self.members]
+        common = mask_intersections([found.rles[row] for row in self.members.tolist()],
+                                    [truth.measured.rles[row] for row in instances.tolist()],
+                                    areas)
+        group = truth.is_group_of[instances]
+        iou = mask_iou(common[:, ~group], areas, truth.measured.areas[instances[~group]])
+        self._add(iou, instances[~group], absorbs=False, counts=True)
+        self._add(mask_ioa(common[:, group], areas), instances[group], absorbs=True, counts=True)
+
+    def _add_box_stages(self, truth: GroundTruth, found: MeasuredMasks,
+                        instances: np.ndarray) -> None:
+        group = truth.is_group_of[instances]
+        single, group = instances[~group], instances[group]
+        boxes, counts = found.boxes[self.members], truth.measured is None
+        self._add(box_iou(boxes, truth.boxes[single]), single, absorbs=False, counts=counts)
+        self._add(box_ioa(boxes, truth.boxes[group]), group, absorbs=True, counts=counts)
+
+    def _add(self, overlaps: np.ndarray, instances: np.ndarray, absorbs: bool,
+             counts: bool) -> None:
+        if len(instances):
+            self.stages.append(_Stage(overlaps, instances, absorbs, counts))
 
 
-def _match_class(stages: list[_Stage], scores: np.ndarray, class_id: int, rows: np.ndarray,
-                 image: int, threshold: float) -> Matches:
-    """Send the detections of one class, in descending score, through the stages."""
-    outcome = np.full(len(rows), FALSE, np.int8)
-    instance = np.full(len(rows), -1, np.int64)
-    overlap = np.zeros(len(rows))
-    groups = [np.zeros(0, np.int64)]
-    for number, stage in enumerate(stages):
+def _match_classes(classes: list[_Class], rows: np.ndarray, scores: np.ndarray,
+                   class_ids: np.ndarray, threshold: float, image: int) -> Matches:
+    """All classes of an image at one threshold; dropped detections are listed last."""
+    outcome = np.full(len(scores), DROPPED, np.int8)
+    instance = np.full(len(scores), -1, np.int32)
+    overlap = np.zeros(len(scores), np.float32)
+    order = []
+    for one in classes:
+        here = rows[one.members]
+        outcome[here] = FALSE
+        if one.stages:
+            outcome[here], instance[here], overlap[here], groups = _match_class(one, threshold)
+            here = here[_scoring_order(len(here), groups)]
+        order.append(here)
+    listed = np.concatenate([*order, np.flatnonzero(outcome == DROPPED)])
+    return Matches(np.full(len(listed), image, np.int32), listed.astype(np.int32),
+                   class_ids[listed].astype(np.int32), scores[listed], outcome[listed],
+                   instance[listed], overlap[listed])
+
+
+def _match_class(one: _Class, threshold: float) -> tuple[np.ndarray, ...]:
+    """Send the detections of one class, in descending score, through its stages.
+
+    Returns:
+        (N,) outcome, instance and overlap, and (G,) int, which of them stand for a group-of
+        instance, in the order of the instances.
+    """
+    number = len(one.members)
+    outcome = np.full(number, FALSE, np.int8)
+    instance = np.full(number, -1, np.int32)
+    overlap = np.zeros(number, np.float32)
+    groups = np.zeros(0, np.int64)
+    for stage in one.stages:
         best = np.argmax(stage.overlaps, axis=1)
-        value = stage.overlaps[np.arange(len(rows)), best]
-        if number == 0 and not stage.absorbs:
+        value = stage.overlaps[np.arange(number), best]
+        if stage is one.stages[0] and not stage.absorbs:
             overlap[:] = value
         hits = np.flatnonzero((value >= threshold) & (outcome == FALSE))
         if stage.absorbs:
-            taken, chosen = _absorb(hits, best, scores[rows])
+            taken, chosen = _absorb(hits, best, one.scores)
             outcome[taken] = IGNORED
             if stage.counts:
                 outcome[chosen] = TRUE
-                groups.append(chosen)
+                groups = chosen
         else:
             taken = _claim(hits, best)
             outcome[taken] = TRUE if stage.counts else IGNORED
         instance[taken] = stage.instances[best[taken]]
         overlap[taken] = value[taken]
-    order = _scoring_order(len(rows), np.concatenate(groups))
-    return Matches(np.full(len(rows), image), rows[order], np.full(len(rows), class_id),
-                   scores[rows[order]], outcome[order], instance[order], overlap[order])
+    return outcome, instance, overlap, groups
 
 
 def _claim(hits: np.ndarray, best: np.ndarray) -> np.ndarray:
@@ -285,15 +343,3 @@ def check_same_size(masks: Sequence[Rle | None]) -> None:
         (height, width), (other_height, other_width) = sorted(sizes)[:2]
         raise MaskError(f'masks of different sizes in one image: {width} x {height} and '
                         f'{other_width} x {other_height}')
-
-
-def _dropped(detections: Detections, rows: np.ndarray, image: int) -> Matches:
-    number = len(rows)
-    return Matches(np.full(number, image), rows, np.asarray(detections.class_ids, np.int64)[rows],
-                   np.asarray(detections.scores, np.float64)[rows],
-                   np.full(number, DROPPED, np.int8), np.full(number, -1), np.zeros(number))
-
-
-def _no_matches() -> Matches:
-    none = Detections(np.zeros(0, np.int64), np.zeros(0))
-    return _dropped(none, np.zeros(0, np.int64), 0)

@@ -32,6 +32,7 @@ from projects.openimages.mm.submission_dump import to_rles
 from projects.openimages.score_report import SORT_KEYS, ClassTable, class_groups, summarise
 from projects.openimages.submissions.expand import select_detections
 
+_NO_DETECTIONS = Detections(np.zeros(0, np.int64), np.zeros(0), [])
 COCO_THRESHOLDS = tuple(np.linspace(0.5, 0.95, 10).round(2).tolist())
 
 
@@ -103,8 +104,10 @@ class OpenImagesChallengeMetric(BaseMetric):
         for sample in data_samples:
             row = self.index.find(sample['image_id'])
             truth = self.truth.image(row)
-            matches = match_image(truth, self._detections(sample['pred_instances']),
-                                  self.thresholds, image=row)
+            found = _NO_DETECTIONS
+            if not sample.get('unreadable'):
+                found = self._detections(sample['pred_instances'])
+            matches = match_image(truth, found, self.thresholds, image=row)
             self.results.append(_ImageResult(
                 row, [part.select(part.outcome != DROPPED) for part in matches],
                 count_positives(truth, self.truth.num_classes)))
