@@ -25,7 +25,7 @@ class Selection:
     """The detections that stand.
 
     Attributes:
-        rows: (M,) int64 into the model's detections; the mask of each is that row's.
+        rows: (M,) int64 into the model's detections; mask and score of each are that row's.
         class_ids: (M,) int64, 0-based.
         scores: (M,) of the input's type.
     """
@@ -85,14 +85,12 @@ def expand_detections(class_ids: np.ndarray, scores: np.ndarray, masks: Sequence
     places: dict[tuple[int, Hashable], int] = {}
     rows: list[int] = []
     classes: list[int] = []
-    best: list[int] = []  # the row whose score counts
     for row, class_id in candidates:
         place = places.setdefault((class_id, masks[row]), len(rows))
         if place == len(rows):
             rows.append(row)
             classes.append(class_id)
-            best.append(row)
-        elif scores[row] > scores[best[place]]:
-            best[place] = row
-    return Selection(np.array(rows, np.int64), np.array(classes, np.int64),
-                     scores[np.array(best, np.int64)])
+        elif scores[row] > scores[rows[place]]:
+            rows[place] = row
+    kept = np.array(rows, np.int64)
+    return Selection(kept, np.array(classes, np.int64), scores[kept])

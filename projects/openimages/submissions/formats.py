@@ -175,6 +175,17 @@ class Submission:
             first.detections.extend(part.detections)
         return first
 
+    def size(self, image_id: str) -> tuple[int, int]:
+        """Width and height of an image that the file has."""
+        self._file.seek(self._index()[image_id][0][0])
+        fields = self._file.read(256).split(b',', 3)
+        try:
+            return int(fields[1].strip(b'"')), int(fields[2].strip(b'"'))
+        except (IndexError, ValueError):
+            image = self.image(image_id)  # says what is wrong with the row
+            assert image is not None
+            return image.width, image.height
+
     def __iter__(self) -> Iterator[ImageDetections]:
         for image_id in self.image_ids:
             image = self.image(image_id)

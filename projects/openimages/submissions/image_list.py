@@ -7,7 +7,6 @@ a text file with one id a line.
 
 from __future__ import annotations
 
-import csv
 import os
 from collections.abc import Iterable
 from concurrent.futures import ProcessPoolExecutor
@@ -17,6 +16,7 @@ from PIL import Image
 
 from projects.openimages.annotations.index import PreparedIndex
 from projects.openimages.labels import LabelSpace, read_classes
+from projects.openimages.submissions.formats import split_row
 from projects.openimages.support import UserError, progress
 
 ImageSizes = dict[str, tuple[int, int] | None]  # width and height by image id
@@ -102,25 +102,31 @@ def _image_size(path: str) -> tuple[int, int]:
 
 
 def _from_text(path: Path) -> ImageSizes:
-    with open(path, encoding='utf-8-sig', newline='') as file:
-        rows = list(csv.reader(file))
-    if not rows:
-        return {}
-    columns = _columns(rows[0])
     sizes: ImageSizes = {}
-    for row, fields in enumerate(rows[bool(columns):], start=1 + bool(columns)):
-        if not fields:
-            continue
-        try:
-            image_id = fields[columns[0] if columns else 0].strip()
-            size = (int(fields[columns[1]]), int(fields[columns[2]])) if len(columns) == 3 else None
-        except (IndexError, ValueError):
-            raise UserError(f'{",".join(fields)!r} is not an image id, width and height',
-                            path=path, row=row) from None
-        if image_id in sizes:
-            raise UserError(f'image {image_id} again', path=path, row=row)
-        sizes[image_id] = size
+    columns: list[int] = []
+    with open(path, encoding='utf-8-sig', newline='') as file:
+        for row, line in enumerate(file, start=1):
+            fields = split_row(line)
+            if row == 1 and (columns := _columns(fields)):
+                continue
+            if not any(fields):
+                continue
+            image_id, size = _text_row(fields, columns, path, row)
+            if image_id in sizes:
+                raise UserError(f'image {image_id} again', path=path, row=row)
+            sizes[image_id] = size
     return sizes
+
+
+def _text_row(fields: list[str], columns: list[int], path: Path,
+              row: int) -> tuple[str, tuple[int, int] | None]:
+    try:
+        image_id = fields[columns[0] if columns else 0].strip()
+        size = (int(fields[columns[1]]), int(fields[columns[2]])) if len(columns) == 3 else None
+    except (IndexError, ValueError):
+        raise UserError(f'{",".join(fields)[:60]!r} is not an image id, width and height',
+                        path=path, row=row) from None
+    return image_id, size
 
 
 def _columns(header: list[str]) -> list[int]:

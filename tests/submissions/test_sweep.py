@@ -1,0 +1,91 @@
+"""The sweep's numbers are those of the submissions that its options would give."""
+
+import csv
+import itertools
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from projects.openimages.submissions.image_list import label_space_of
+from projects.openimages.submissions.sweep import (
+    Point,
+    best_point,
+    format_table,
+    smallest_near_best,
+    sweep,
+)
+from projects.openimages.support import UserError
+from tests.helpers import assert_one_line_error, run_tool
+from tests.submissions.fake_dump import evaluate, fake_dump, prepare_demo, reselect
+
+
+@pytest.fixture(scope='module')
+def prepared(tmp_path_factory):
+    return prepare_demo(tmp_path_factory.mktemp('demo'))
+
+
+@pytest.fixture
+def dump(tmp_path, prepared):
+    return fake_dump(tmp_path / 'dump.csv', prepared / 'index.arrow')
+
+
+def test_every_point_equals_evaluating_the_submission_with_its_options(tmp_path, prepared, dump):
+    thresholds, caps = (0.0, 0.37, 0.8, 2.0), (1, 3, None)
+    points = sweep(dump, prepared / 'index.arrow', score_thrs=thresholds, caps=caps)
+    space = label_space_of(prepared / 'index.arrow')
+    grid = list(itertools.product((False, True), caps, thresholds))
+    assert [(p.expand_hierarchy, p.max_per_img, p.score_thr) for p in points] == grid
+    for point in points:
+        path = reselect(dump, tmp_path / 'one.csv', space, expand=point.expand_hierarchy,
+                        score_thr=point.score_thr, max_per_img=point.max_per_img)
+        assert point.size == path.stat().st_size
+        expected = evaluate(prepared, path, tmp_path / 'metrics.csv')
+        assert point.mean_ap == pytest.approx(expected, abs=1e-12, nan_ok=True)
+    assert best_point(points).mean_ap > 0.2  # the made-up detections are worth something
+
+
+def test_processes_do_not_change_the_numbers(prepared, dump, monkeypatch):
+    monkeypatch.setattr('projects.openimages.submissions.sweep._IMAGES_A_TASK', 3)
+    one, two = (sweep(dump, prepared / 'index.arrow', score_thrs=[0, 0.5], caps=[2, None],
+                      workers=n) for n in (1, 2))
+    assert one == two
+
+
+def test_expanded_submission_is_refused(tmp_path, prepared, dump):
+    space = label_space_of(prepared / 'index.arrow')
+    path = reselect(dump, tmp_path / 'expanded.csv', space, expand=True)
+    with pytest.raises(UserError, match='--no-expand-hierarchy'):
+        sweep(path, prepared / 'index.arrow', score_thrs=[0], caps=[None])
+
+
+def point(mean_ap, size):
+    return Point(True, 0.1, None, mean_ap, 5, size)
+
+
+def test_best_is_the_highest_then_the_smallest_and_nan_never():
+    points = [point(np.nan, 1), point(0.5, 30), point(0.5, 20), point(0.4995, 10), point(0.4, 2)]
+    assert best_point(points) is points[2]
+    assert smallest_near_best(points) is points[3]
+    assert format_table(points).splitlines()[3].endswith('best')
+
+
+def test_command_writes_table_and_picture(tmp_path, prepared, dump):
+    result = run_tool('tools/sweep.py', dump, '--index', prepared / 'index.arrow', '--out',
+                      tmp_path / 'out', '--score-thr', 0, 0.5, '--max-per-img', 0, 2)
+    assert result.returncode == 0, result.stderr
+    assert 'best' in result.stdout and '--score-thr' in result.stdout
+    with open(tmp_path / 'out' / 'sweep.csv', newline='') as file:
+        assert len(list(csv.DictReader(file))) == 8
+    assert Image.open(tmp_path / 'out' / 'sweep.png').size > (400, 300)
+
+
+def test_broken_row_is_named_in_one_line(tmp_path, prepared, dump):
+    lines = dump.read_text().splitlines()
+    broken = next(n for n, line in enumerate(lines) if n and line.split(',')[3])
+    lines[broken] = lines[broken][:-9]
+    dump.write_text('\n'.join(lines))
+    result = run_tool('tools/sweep.py', dump, '--index', prepared / 'index.arrow', '--out',
+                      tmp_path / 'out')
+    assert_one_line_error(result, f'dump.csv, row {broken + 1}: ')
+    assert not (tmp_path / 'out').exists()

@@ -1,0 +1,56 @@
+#!/usr/bin/env python
+"""Challenge mAP and file size over score thresholds, caps, with and without expansion.
+
+Takes one dump for an annotated split: tools/test.py ... --submission FILE --no-expand-hierarchy
+"""
+
+import argparse
+import os
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from projects.openimages.submissions import sweep
+from projects.openimages.support import UserError, run_command
+
+
+def parse_args() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0], epilog=__doc__,
+                                     allow_abbrev=False)
+    parser.add_argument('submission', metavar='FILE', help='the dump, not expanded')
+    parser.add_argument('--index', required=True, metavar='index.arrow',
+                        help='the prepared index of the split')
+    parser.add_argument('--out', required=True, metavar='DIR',
+                        help='folder for sweep.csv and sweep.png')
+    parser.add_argument('--score-thr', type=float, nargs='+', metavar='T',
+                        default=[0.0, 0.05, 0.1, 0.2, 0.3])
+    parser.add_argument('--max-per-img', type=int, nargs='+', metavar='N',
+                        default=[20, 50, 100, 200, 0], help='caps; 0 is none')
+    parser.add_argument('--expand-hierarchy', choices=['both', 'yes', 'no'], default='both')
+    parser.add_argument('--workers', type=int, default=os.cpu_count(), metavar='N',
+                        help='processes (default: one a CPU core)')
+    return parser.parse_args()
+
+
+def main() -> None:
+    args = parse_args()
+    if min(args.max_per_img) < 0:
+        raise UserError(f'--max-per-img {min(args.max_per_img)}, expected 0 (none) or more')
+    points = sweep.sweep(
+        args.submission, args.index, workers=args.workers, score_thrs=sorted(set(args.score_thr)),
+        caps=[cap or None for cap in dict.fromkeys(args.max_per_img)],
+        expansions={'both': (False, True), 'yes': (True,), 'no': (False,)}[args.expand_hierarchy])
+    sweep.write_table(Path(args.out) / 'sweep.csv', points)
+    sweep.draw(Path(args.out) / 'sweep.png', points)
+    print(sweep.format_table(points))
+    small = sweep.smallest_near_best(points)
+    cap = '' if small.max_per_img is None else f' --max-per-img {small.max_per_img}'
+    print(f'smallest within 0.001 of the best: {small.mean_ap:.4f}, {small.size / 1e6:.1f} MB: '
+          f'--score-thr {small.score_thr:g}{cap} '
+          f'--{"" if small.expand_hierarchy else "no-"}expand-hierarchy')
+    print(f'{args.out}/sweep.csv, {args.out}/sweep.png')
+
+
+if __name__ == '__main__':
+    run_command(main)
