@@ -1,0 +1,147 @@
+"""Merging whole submissions: read image by image from all files, merged in several processes."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import ExitStack
+from dataclasses import dataclass
+from multiprocessing import get_context
+
+import numpy as np
+
+from projects.openimages.labels import LabelSpace
+from projects.openimages.masks import MaskError, Rle, decode_text, encode_text
+from projects.openimages.submissions.expand import select_detections
+from projects.openimages.submissions.formats import (
+    Detection,
+    ImageDetections,
+    Submission,
+    score_text,
+    write_submission,
+)
+from projects.openimages.submissions.merge import MergeOptions, merge_class
+from projects.openimages.support import UserError, atomic_write, progress
+
+_IMAGES_A_TASK = 32
+
+
+@dataclass(frozen=True)
+class Output:
+    """What is done with the merged detections.
+
+    Attributes:
+        score_thr, max_per_img: as in the dump, after merging.
+        label_space: expand over its hierarchy; None leaves the classes.
+    """
+
+    score_thr: float = 0.001
+    max_per_img: int | None = None
+    label_space: LabelSpace | None = None
+
+
+def merge_submissions(paths: Sequence[str], out: str | os.PathLike, options: MergeOptions,
+                      output: Output, submission_format: str | None = None,
+                      workers: int = 1) -> tuple[int, int]:
+    """Merge submissions into one.
+
+    Args:
+        paths: CSVs of either format; the first one's images come first, in its order.
+        out: the CSV to write.
+        options: how to merge.
+        output: threshold, cap and expansion of the result.
+        submission_format: of ``out``; None takes the first one's.
+        workers: processes.
+
+    Returns:
+        How many images and detections it has.
+    """
+    global _context, _opened
+    _context, _opened = (tuple(map(os.fspath, paths)), options, output), None
+    image_ids: dict[str, None] = {}
+    with ExitStack() as stack:
+        files = [stack.enter_context(Submission(path)) for path in paths]
+        for file in files:
+            image_ids.update(dict.fromkeys(file.image_ids))
+        submission_format = submission_format or files[0].format
+    merged = progress(_run(list(image_ids), workers), total=len(image_ids), desc='merge',
+                      unit='img')
+    with atomic_write(out, 'wb') as file:
+        return write_submission(file, merged, submission_format)
+
+
+def _run(image_ids: list[str], workers: int) -> Iterator[ImageDetections]:
+    if workers < 2 or len(image_ids) <= _IMAGES_A_TASK:
+        yield from map(_merge_image, image_ids)
+        return
+    with ProcessPoolExecutor(workers, get_context('fork')) as pool:
+        # In rounds: what waits to be written stays small however slow the disk is.
+        for start in range(0, len(image_ids), 64 * _IMAGES_A_TASK):
+            yield from pool.map(_merge_image, image_ids[start:start + 64 * _IMAGES_A_TASK],
+                                chunksize=_IMAGES_A_TASK)
+
+
+_context: tuple[tuple[str, ...], MergeOptions, Output]
+_opened: tuple[int, list[Submission]] | None = None
+
+
+def _files() -> list[Submission]:
+    """Each process opens the files for itself: a shared file position would be moved by others."""
+    global _opened
+    if _opened is None or _opened[0] != os.getpid():
+        _opened = (os.getpid(), [Submission(path) for path in _context[0]])
+    return _opened[1]
+
+
+def _merge_image(image_id: str) -> ImageDetections:
+    _, options, output = _context
+    images = [(model, file, file.image(image_id)) for model, file in enumerate(_files())]
+    present = [(model, file, image) for model, file, image in images if image is not None]
+    _, _, first = present[0]
+    found: dict[str, list[tuple[int, float, Rle]]] = {}
+    for model, file, image in present:
+        if (image.width, image.height) != (first.width, first.height):
+            raise UserError(f'image {image_id} of {image.width}x{image.height}, but '
+                            f'{first.width}x{first.height} in {present[0][1].path}',
+                            path=file.path, row=image.row)
+        for detection in image.detections:
+            found.setdefault(detection.mid, []).append((model, *_read(detection, image, file)))
+    detections = [item for mid, items in found.items() for item in _merge_mid(mid, items, options)]
+    detections.sort(key=lambda item: -item[1])
+    return ImageDetections(image_id, first.width, first.height, _finish(detections, output))
+
+
+def _read(detection: Detection, image: ImageDetections, file: Submission) -> tuple[float, Rle]:
+    try:
+        return (float(detection.score), decode_text(detection.mask, image.height, image.width))
+    except ValueError as error:  # MaskError is one
+        what = error if isinstance(error, MaskError) else f'score {detection.score!r}'
+        raise UserError(f'image {image.image_id}: {what}', path=file.path,
+                        row=image.row) from None
+
+
+def _merge_mid(mid: str, items: list[tuple[int, float, Rle]],
+               options: MergeOptions) -> list[tuple[str, float, bytes]]:
+    models, scores, masks = zip(*items, strict=True)
+    merged = merge_class(masks, np.array(scores), np.array(models), options)
+    return [(mid, score, mask['counts'])
+            for mask, score in zip(merged.masks, merged.scores.tolist(), strict=True)]
+
+
+def _finish(detections: list[tuple[str, float, bytes]], output: Output) -> list[Detection]:
+    """Threshold, cap and expansion by the dump's rule."""
+    space = output.label_space
+    if space is None:
+        mids = sorted({mid for mid, _, _ in detections})
+        ids = {mid: n for n, mid in enumerate(mids)}
+    else:
+        mids, ids = list(space.mids), space.ids
+    kept = select_detections(
+        [space.class_id(mid) if space else ids[mid] for mid, _, _ in detections],
+        np.array([score for _, score, _ in detections], np.float32),
+        [counts for _, _, counts in detections], label_space=space, score_thr=output.score_thr,
+        max_per_img=output.max_per_img)
+    return [Detection(mids[class_id], score_text(score), encode_text(detections[row][2]))
+            for row, class_id, score in zip(kept.rows.tolist(), kept.class_ids.tolist(),
+                                            kept.scores, strict=True)]

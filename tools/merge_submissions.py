@@ -1,0 +1,61 @@
+#!/usr/bin/env python
+"""Merge several models' submissions on mask IoU, image by image and class by class.
+
+Merge dumps made with --no-expand-hierarchy and expand the result with --expand-hierarchy.
+"""
+
+import argparse
+import os
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from projects.openimages.submissions.formats import FORMATS
+from projects.openimages.submissions.image_list import label_space_of
+from projects.openimages.submissions.merge import METHODS, MergeOptions
+from projects.openimages.submissions.merge_files import Output, merge_submissions
+from projects.openimages.support import UserError, run_command
+
+
+def parse_args() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0], epilog=__doc__,
+                                     allow_abbrev=False)
+    parser.add_argument('submissions', nargs='+', metavar='CSV')
+    parser.add_argument('--out', required=True, metavar='CSV')
+    parser.add_argument('--method', choices=tuple(METHODS), default='wbf')
+    parser.add_argument('--weights', type=float, nargs='+', metavar='W',
+                        help='one a submission (default: all 1)')
+    parser.add_argument('--iou-thr', type=float, default=0.5, metavar='T',
+                        help='two masks are one object from this IoU on (default: 0.5)')
+    parser.add_argument('--sigma', type=float, default=0.5, help='of soft-nms (default: 0.5)')
+    parser.add_argument('--score-thr', type=float, default=0.001, metavar='T',
+                        help='leave out merged detections below this score (default: 0.001)')
+    parser.add_argument('--max-per-img', type=int, metavar='N', help='keep the best N an image')
+    parser.add_argument('--expand-hierarchy', metavar='index.arrow',
+                        help='repeat the result for ancestor classes, by the hierarchy in this '
+                             'prepared index')
+    parser.add_argument('--format', choices=FORMATS, help="(default: the first submission's)")
+    parser.add_argument('--workers', type=int, default=os.cpu_count(), metavar='N',
+                        help='processes (default: one a CPU core)')
+    return parser.parse_args()
+
+
+def main() -> None:
+    args = parse_args()
+    weights = args.weights or [1.0] * len(args.submissions)
+    if len(weights) != len(args.submissions) or min(weights) <= 0:
+        raise UserError(f'--weights {" ".join(map(str, weights))}: expected '
+                        f'{len(args.submissions)} numbers above 0, one a submission')
+    if not 0 < args.iou_thr <= 1 or args.sigma <= 0:
+        raise UserError('--iou-thr must be above 0 and at most 1, --sigma above 0')
+    space = label_space_of(args.expand_hierarchy) if args.expand_hierarchy else None
+    images, detections = merge_submissions(
+        args.submissions, args.out,
+        MergeOptions(args.method, tuple(weights), args.iou_thr, args.sigma),
+        Output(args.score_thr, args.max_per_img, space), args.format, args.workers)
+    print(f'{args.out}: {images} images, {detections} detections')
+
+
+if __name__ == '__main__':
+    run_command(main)
