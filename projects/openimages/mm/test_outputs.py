@@ -21,7 +21,7 @@ from projects.openimages.drawing import Instances, draw_comparison
 from projects.openimages.mm.submission_dump import to_rles
 from projects.openimages.support import atomic_write
 
-SHEET_NAME = 'contact_sheet.png'
+SHEET_NAME = 'contact_sheet.jpg'
 
 
 @HOOKS.register_module()
@@ -29,7 +29,7 @@ class ComparisonPicturesHook(Hook):
     """Draws each test image twice: ground truth from the index, and the predictions.
 
     Args:
-        folder: gets ``<ImageID>.jpg`` for every image and ``contact_sheet.png`` with the first
+        folder: gets ``<ImageID>.jpg`` for every image and ``contact_sheet.jpg`` with the first
             ``sheet_images`` of them; None writes nothing.
         show: also shows each picture in a window.
         wait_time: seconds a window stays; 0 waits for a key.
@@ -76,18 +76,19 @@ class ComparisonPicturesHook(Hook):
                  if path.exists()][:self.sheet_images]
         if paths:
             with atomic_write(self.folder / SHEET_NAME, 'wb') as file:
-                montage(paths).save(file, 'PNG')
+                montage(paths).save(file, 'JPEG', quality=88)
 
     def _draw(self, sample) -> Image.Image:
-        record = self._index.image(self._index.find(sample.image_id))
+        truth = None
+        if self._index.num_instances:
+            truth = record_instances(self._index.image(self._index.find(sample.image_id)))
         predicted = sample.pred_instances.cpu()
         predictions = Instances(
             self._class_ids[predicted.labels.numpy()], predicted.bboxes.numpy(),
             to_rles(predicted.masks), scores=predicted.scores.float().numpy())
         with Image.open(sample.img_path) as image:
-            return draw_comparison(image, record_instances(record), predictions,
-                                   self._index.label_space.names, score_thr=self.score_thr,
-                                   title=sample.image_id)
+            return draw_comparison(image, truth, predictions, self._index.label_space.names,
+                                   score_thr=self.score_thr, title=sample.image_id)
 
 
 def montage(paths: Sequence[str | os.PathLike], columns: int = 2, gap: int = 12) -> Image.Image:
