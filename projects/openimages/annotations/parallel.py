@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import signal
 import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
@@ -38,7 +39,7 @@ def run_in_order(function: Callable[[Task], Result], tasks: Iterable[Task],
         return
     # Not forked: the parent has Arrow's threads, and a forked lock may never open again.
     context = multiprocessing.get_context('spawn')
-    pool = ProcessPoolExecutor(workers, mp_context=context, initializer=_die_with_parent)
+    pool = ProcessPoolExecutor(workers, mp_context=context, initializer=_prepare_worker)
     try:
         waiting: deque = deque()
         for task in tasks:
@@ -55,8 +56,9 @@ def run_in_order(function: Callable[[Task], Result], tasks: Iterable[Task],
         pool.shutdown(wait=True, cancel_futures=True)
 
 
-def _die_with_parent() -> None:
-    """A worker whose parent was killed would wait for its next task for ever."""
+def _prepare_worker() -> None:
+    """Leave Ctrl-C to the parent, and do not outlive it: a killed one would be waited for."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
     parent = multiprocessing.parent_process()
 
     def watch() -> None:

@@ -62,7 +62,8 @@ class PrepareOptions:
     Attributes:
         workers: processes; they change the time, never the output.
         skip_bad: leave bad input out and list it in the report, instead of stopping at it.
-        sizes: a CSV of image sizes to use instead of the images' headers.
+        sizes: a CSV of image sizes to use instead of the images' headers, where it has them; the
+            images need not be there then.
         polygon_tolerance: write ``coco.json`` with polygons this close in pixels; None for RLE.
     """
 
@@ -134,35 +135,37 @@ def _read_rows(files: SplitFiles, label_space: LabelSpace, options: PrepareOptio
                log: ProblemLog) -> tuple[Annotations, np.ndarray]:
     """The split's rows, and (I, 2) int32 image sizes where a CSV says them, zeros otherwise."""
     known = read_sizes_csv(options.sizes, log) if options.sizes else None
+    on_disk = _image_ids_on_disk(files.images, needed=known is None)
     if files.boxes is None:
         annotations = annotations_without_rows(
-            known[0].to_pylist() if known else _image_ids_on_disk(files.images))
+            on_disk if on_disk is not None else known[0].unique().to_pylist())
     else:
         annotations = read_annotations(files, label_space, log)
+        _note_extra_images(files, annotations, on_disk or set(), log)
+    sizes = np.zeros((len(annotations.image_ids), 2), np.int32)
     if known:
-        return annotations, look_up_sizes(annotations.image_ids, *known)
-    if not files.images.is_dir():
-        raise UserError('no such folder (the images); --sizes prepares without them',
-                        path=files.images)
-    _note_extra_images(files, annotations, log)
-    return annotations, np.zeros((len(annotations.image_ids), 2), np.int32)
+        sizes = look_up_sizes(annotations.image_ids, *known)
+        if on_disk is not None:  # an image that is listed must still be there
+            sizes[[image_id not in on_disk for image_id in annotations.image_ids]] = 0
+    return annotations, sizes
 
 
-def _image_ids_on_disk(folder: Path) -> list[str]:
+def _image_ids_on_disk(folder: Path, *, needed: bool) -> set[str] | None:
+    """Ids of a folder's images; None without the folder, where that is allowed."""
     if not folder.is_dir():
-        raise UserError('no such folder (the images); --sizes prepares without them', path=folder)
+        if needed:
+            raise UserError('no such folder (the images); --sizes prepares without them',
+                            path=folder)
+        return None
     with os.scandir(folder) as entries:
-        image_ids = [entry.name[:-4] for entry in entries if entry.name.endswith('.jpg')]
-    if not image_ids:
+        image_ids = {entry.name[:-4] for entry in entries if entry.name.endswith('.jpg')}
+    if needed and not image_ids:
         raise UserError('no .jpg image in this folder', path=folder)
     return image_ids
 
 
-def _note_extra_images(files: SplitFiles, annotations: Annotations, log: ProblemLog) -> None:
-    if files.boxes is None:
-        return
-    with os.scandir(files.images) as entries:
-        on_disk = {entry.name[:-4] for entry in entries if entry.name.endswith('.jpg')}
+def _note_extra_images(files: SplitFiles, annotations: Annotations, on_disk: set[str],
+                       log: ProblemLog) -> None:
     extra = sorted(on_disk.difference(annotations.image_ids))
     log.notes('extra_image', len(extra), (
         Problem('extra_image', 'no CSV mentions it', f'{files.images / image_id}.jpg', None,
@@ -175,7 +178,7 @@ def _read_masks(files: SplitFiles, annotations: Annotations, sizes: np.ndarray,
     names = pa.chunked_array([names]) if isinstance(names, pa.Array) else names
     places = find_masks(files, names, log)
     shards = make_shards(annotations, places, sizes,
-                         None if options.sizes else files.images, parts)
+                         files.images if files.images.is_dir() else None, parts)
     total = int((annotations.mask_rows >= 0).sum()) or len(annotations.image_ids)
     unit = 'mask' if len(annotations.mask_names) else 'image'
     bar = progress(total=total, desc=files.split, unit=unit)

@@ -7,6 +7,7 @@ and goes on, and since shards do not depend on the number of workers, neither do
 
 from __future__ import annotations
 
+import io
 import json
 import zipfile
 from collections.abc import Iterator
@@ -32,7 +33,7 @@ class Shard:
 
     Attributes:
         path: the part file.
-        image_folder: where ``<ImageID>.jpg`` is; None where ``sizes`` says it all.
+        image_folder: where ``<ImageID>.jpg`` is; None where there are no images.
         image_ids: i strings.
         sizes: (i, 2) int32 width, height known beforehand; 0 where not.
         mask_images: (m,) int64 image of each mask, counted in the shard.
@@ -75,8 +76,10 @@ class Part:
 
     def save(self, path: Path) -> None:
         text = np.frombuffer(json.dumps(self.problems).encode(), np.uint8)
+        packed = io.BytesIO()  # a zip writer left by a full disk would still try to finish
+        np.savez(packed, **{**vars(self), 'problems': text})
         with atomic_write(path, 'wb') as file:
-            np.savez(file, **{**vars(self), 'problems': text})
+            file.write(packed.getvalue())
 
     @classmethod
     def load(cls, path: Path) -> Part:
