@@ -14,4 +14,5 @@ from projects.openimages.mm import (  # noqa: F401
     submission_dump,
     test_outputs,
     transforms,
+    tta,
 )
