@@ -207,7 +207,15 @@ def rle_from_edges(edges: np.ndarray, height: int, width: int) -> Rle:
             (ends exclusive). An end equal to the next start, as where a run goes on from the
             bottom of one column to the top of the next, is joined.
     """
-    return rles_from_edges([edges], height, width)[0]
+    touching = 2 * np.flatnonzero(edges[1:-1:2] == edges[2::2]) + 1
+    if len(touching):
+        edges = np.delete(edges, np.concatenate((touching, touching + 1)))
+    runs = np.diff(edges, prepend=0, append=height * width)
+    if len(runs) > 1 and runs[-1] == 0:  # COCO writes no empty last run
+        runs = runs[:-1]
+    # For a single mask pycocotools is ten times as fast as compress_many.
+    return coco_mask.frPyObjects({'size': [int(height), int(width)], 'counts': runs},
+                                 int(height), int(width))
 
 
 def rles_from_edges(edges: Sequence[np.ndarray], height: int, width: int) -> list[Rle]:

@@ -64,16 +64,21 @@ def _edges(mask: PackedMask) -> tuple[np.ndarray, np.ndarray]:
 
     Begins and ends alternate; an end is the row after the last, at most the height.
     """
-    rows = mask.rows
-    changes = np.empty((mask.height + 1, rows.shape[1]), np.uint8)
+    occupied = np.flatnonzero(mask.rows.any(axis=1))
+    if not len(occupied):
+        return occupied, occupied
+    top, bottom = int(occupied[0]), int(occupied[-1]) + 1
+    rows = mask.rows[top:bottom]
+    changes = np.empty((bottom - top + 1, rows.shape[1]), np.uint8)
     changes[0] = rows[0]
     np.bitwise_xor(rows[1:], rows[:-1], out=changes[1:-1])
     changes[-1] = rows[-1]
     places = np.flatnonzero(changes)
-    bits = np.unpackbits(changes.reshape(-1)[places]).reshape(-1, 8)
-    which, bit = np.nonzero(bits)
-    row, byte = np.divmod(places[which], rows.shape[1])
-    keys = (byte * 8 + bit) * (mask.height + 1) + row
+    bits = np.flatnonzero(np.unpackbits(changes.reshape(-1)[places]))
+    row, byte = np.divmod(places, rows.shape[1])
+    # A column's edges in one number each, so that one sort puts all in order.
+    keys = ((byte << 3) * (mask.height + 1) + row + top)[bits >> 3]
+    keys += (bits & 7) * (mask.height + 1)
     keys.sort()
     return np.divmod(keys, mask.height + 1)
 

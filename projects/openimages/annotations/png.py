@@ -27,6 +27,7 @@ MAX_PIXELS = 100_000_000
 _SIGNATURE = b'\x89PNG\r\n\x1a\n'
 _GRAY = ('1', 'L', 'I', 'I;16')  # Pillow's modes whose numbers are the brightness
 _NONE, _SUB, _UP, _AVERAGE, _PAETH = range(5)
+_BLOCK_ROWS = 32
 
 
 class PngError(ValueError):
@@ -81,10 +82,9 @@ def read_mask(data: bytes) -> PackedMask:
     """
     header, compressed = _read_chunks(data)
     if header.colour_type == 0 and header.bit_depth in (1, 8) and not header.interlaced:
-        filtered = _inflate(compressed, header)
-        unfiltered = _unfilter(filtered)
-        if unfiltered is not None:
-            return _pack(filtered, *unfiltered, header)
+        mask = _unpack(_inflate(compressed, header), header)
+        if mask is not None:
+            return mask
     return _read_with_pillow(data)
 
 
@@ -143,40 +143,79 @@ def _inflate(compressed: bytes, header: _Header) -> np.ndarray:
     return np.frombuffer(raw, np.uint8).reshape(header.height, -1)
 
 
-def _unfilter(filtered: np.ndarray) -> tuple[np.ndarray, np.ndarray] | None:
-    """Undo the row filters of an image of at most a byte a pixel, only where there are any.
+def _unfilter(filters: np.ndarray, stored: np.ndarray) -> np.ndarray | None:
+    """Undo the row filters of an image of at most a byte a pixel.
+
+    A row above which nothing needs to be known ("base": no filter, or only to its left) is a new
+    start; each row of differences to the row above is its base plus all differences since. Those
+    sums are the running sum of all rows, less what it was at the base. Bytes wrap around, as the
+    format wants.
 
     Args:
-        filtered: (H, 1 + B) uint8.
+        filters: (H,) uint8, the filter of each row; above the first row everything is zero.
+        stored: (H, B) uint8.
 
     Returns:
-        Which rows were filtered, (K,) int64, and what they hold, (K, B) uint8; None where a row
-        uses the averaging filter, which is left to Pillow.
+        (H, B) uint8, or None where a row uses the averaging filter, which is left to Pillow.
     """
-    filters = filtered[:, 0].tolist()
-    if _AVERAGE in filters:
+    if not filters.any():
+        return stored
+    if filters.max() > _PAETH:
+        raise PngError(f'damaged PNG: row filter {filters.max()}')
+    if (filters == _AVERAGE).any():
         return None
-    if max(filters) > _PAETH:
-        raise PngError(f'damaged PNG: row filter {max(filters)}')
-    places = np.flatnonzero(filtered[:, 0])
-    rows = np.empty((len(places), filtered.shape[1] - 1), np.uint8)
-    above, above_place = np.zeros(rows.shape[1], np.uint8), -1
-    for row, y in zip(rows, places.tolist(), strict=True):
-        if above_place != y - 1:
-            above = filtered[y - 1, 1:]
-        stored = filtered[y, 1:]
-        if filters[y] == _UP:
-            np.add(stored, above, out=row)
-        elif filters[y] == _SUB:
-            np.add.accumulate(stored, out=row)
-        else:
-            _undo_paeth(stored, above, row)
-        above, above_place = row, y
-    return places, rows
+    totals = _running_sum(stored)
+    bases = np.flatnonzero(filters != _UP)
+    if not len(bases) or bases[0] != 0:
+        bases = np.concatenate(([0], bases))
+    base_of = np.repeat(np.arange(len(bases)), np.diff(bases, append=len(filters)))
+    values = stored[bases]
+    left = np.flatnonzero(filters[bases] == _SUB)
+    values[left] = _undo_sub(values[left])
+    values -= totals[bases]
+    for n in np.flatnonzero(filters[bases] == _PAETH).tolist():
+        y = bases[n]
+        above = totals[y - 1] + values[base_of[y - 1]] if y else np.zeros_like(stored[0])
+        values[n] = _undo_paeth(stored[y], above) - totals[y]
+    totals += values[base_of]
+    return totals
 
 
-def _undo_paeth(stored: np.ndarray, above: np.ndarray, row: np.ndarray) -> None:
-    """Undo a Paeth row into ``row``; all (B,) uint8.
+def _running_sum(rows: np.ndarray) -> np.ndarray:
+    """(H, B) uint8, the sum of all rows up to each; by blocks, so that numpy adds long runs."""
+    height, width = rows.shape
+    count = -(-height // _BLOCK_ROWS)
+    sums = np.empty((count * _BLOCK_ROWS, width), np.uint8)
+    sums[:height] = rows
+    sums[height:] = 0
+    blocks = sums.reshape(count, _BLOCK_ROWS, width)
+    for n in range(1, _BLOCK_ROWS):
+        blocks[:, n] += blocks[:, n - 1]
+    for n in range(1, count):
+        blocks[n] += blocks[n - 1, -1]
+    return sums[:height]
+
+
+def _undo_sub(rows: np.ndarray) -> np.ndarray:
+    """(K, B) uint8 running sums along each row, found from the few differences that are not 0."""
+    height, width = rows.shape
+    flat = rows.reshape(-1)
+    places = np.flatnonzero(flat)
+    sums = np.cumsum(flat[places], dtype=np.int64)
+    row_of = places // width
+    first = np.searchsorted(row_of, np.arange(height))
+    before = np.concatenate(([0], sums))[first]
+    sums = (sums - before[row_of]).astype(np.uint8)
+    # Each row begins at zero again, whatever the last one ended with.
+    starts = np.arange(height) * width
+    places = np.concatenate((starts, places))
+    order = np.argsort(places, kind='stable')
+    values = np.concatenate((np.zeros(height, np.uint8), sums))[order]
+    return np.repeat(values, np.diff(places[order], append=flat.size)).reshape(height, width)
+
+
+def _undo_paeth(stored: np.ndarray, above: np.ndarray) -> np.ndarray:
+    """Undo a Paeth row; all (B,) uint8.
 
     Where the two pixels above are equal the prediction is the left pixel, so that without a stored
     difference the value only goes on; in a mask there are few other places, and only those are
@@ -186,30 +225,33 @@ def _undo_paeth(stored: np.ndarray, above: np.ndarray, row: np.ndarray) -> None:
     changes[0] = True
     changes[1:] |= above[1:] != above[:-1]
     places = np.flatnonzero(changes)
-    values = np.empty(len(places), np.uint8)
+    values = []
     left = 0
-    above_left = above[places - 1].tolist()  # place 0 has nothing to its left, see below
-    above_left[0] = 0
-    for n, (difference, b, c) in enumerate(zip(stored[places].tolist(), above[places].tolist(),
-                                               above_left, strict=True)):
+    above_left = above[places - 1].tolist()
+    above_left[0] = 0  # nothing is to the left of the first pixel
+    for difference, b, c in zip(stored[places].tolist(), above[places].tolist(), above_left,
+                                strict=True):
         predicted = left + b - c
         da, db, dc = abs(predicted - left), abs(predicted - b), abs(predicted - c)
         nearest = left if da <= db and da <= dc else b if db <= dc else c
         left = (difference + nearest) & 0xFF
-        values[n] = left
-    row[:] = np.repeat(values, np.diff(places, append=len(row)))
+        values.append(left)
+    return np.repeat(np.array(values, np.uint8), np.diff(places, append=len(stored)))
 
 
-def _pack(filtered: np.ndarray, places: np.ndarray, rows: np.ndarray,
-          header: _Header) -> PackedMask:
-    """Join the rows that had no filter with those it was taken off."""
-    if header.bit_depth == 8:
-        packed = np.packbits(filtered[:, 1:], axis=1)
-        packed[places] = np.packbits(rows, axis=1)
-    else:
-        packed = filtered[:, 1:].copy()
-        packed[places] = rows
-        packed[:, -1] &= (0xFF << (-header.width % 8)) & 0xFF  # a PNG may hold anything there
+def _unpack(filtered: np.ndarray, header: _Header) -> PackedMask | None:
+    """(H, 1 + B) uint8 to packed rows; only the rows between the first and the last with a byte
+    set are looked into, for the others are zeros under no filter."""
+    active = np.flatnonzero(filtered.any(axis=1))
+    packed = np.zeros((header.height, (header.width + 7) // 8), np.uint8)
+    if len(active):
+        span = slice(int(active[0]), int(active[-1]) + 1)
+        rows = _unfilter(filtered[span, 0], filtered[span, 1:])
+        if rows is None:
+            return None
+        packed[span] = np.packbits(rows, axis=1) if header.bit_depth == 8 else rows
+        if header.bit_depth == 1:
+            packed[:, -1] &= (0xFF << (-header.width % 8)) & 0xFF  # may hold anything in the file
     return PackedMask(packed, header.width)
 
 

@@ -1,0 +1,234 @@
+"""Preparing mask archives against the usual way and against plain PNG decoding.
+
+Generates masks (1-bit and 8-bit PNGs of polygons with holes and crumbs, at real image sizes where
+a sizes CSV is given) in zips, and then, each on one core:
+
+* floor: decode every PNG, by each of cv2, Pillow and imagecodecs (where installed);
+* ours: zip to compressed RLE at the image's size, in part files, as tools/prepare_data.py does;
+* usual: cv2 decode, resize, pycocotools encode, findContours, and one json.dump;
+* ours over two processes.
+
+    python benchmarks/prepare_speed.py --masks 20000
+"""
+
+from __future__ import annotations
+
+import argparse
+import io
+import json
+import os
+import platform
+import sys
+import tempfile
+import time
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pyarrow as pa
+from PIL import Image
+from pycocotools import mask as coco_mask
+from tqdm import tqdm
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from projects.openimages.annotations.archives import find_masks
+from projects.openimages.annotations.layout import SplitFiles
+from projects.openimages.annotations.parallel import run_in_order
+from projects.openimages.annotations.problems import ProblemLog
+from projects.openimages.annotations.shards import MASKS_PER_SHARD, Part, Shard, process_shard
+
+HEX = '0123456789abcdef'
+
+
+def parse_arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__,
+                                     formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument('--masks', type=int, default=2000, help='of each kind (default 2000)')
+    parser.add_argument('--width', type=int, default=1024)
+    parser.add_argument('--height', type=int, default=768)
+    parser.add_argument('--sizes', type=Path, help='CSV of real image sizes to draw from instead')
+    parser.add_argument('--scaled', type=float, default=0.0, metavar='SHARE',
+                        help='share of masks stored at 0.8 of their image\'s size (default 0)')
+    parser.add_argument('--workers', type=int, default=2)
+    parser.add_argument('--seed', type=int, default=0)
+    parser.add_argument('--json', type=Path, help='also write the figures here')
+    return parser.parse_args()
+
+
+def draw_mask(rng: np.random.Generator, width: int, height: int) -> np.ndarray:
+    """(H, W) 0/255: a lumpy outline as annotators draw, sometimes in pieces or with a hole."""
+    mask = np.zeros((height, width), np.uint8)
+    for _ in range(rng.choice([1, 1, 1, 2, 3])):
+        count = int(rng.integers(12, 80))
+        angles = np.sort(rng.uniform(0, 2 * np.pi, count))
+        radius = rng.lognormal(-1.9, 0.7) * np.convolve(
+            np.tile(rng.uniform(0.5, 1.3, count), 3), np.ones(3) / 3, 'same')[count:2 * count]
+        centre = rng.uniform(0.15, 0.85, 2)
+        points = centre + radius[:, None] * np.stack([np.cos(angles), np.sin(angles)], 1)
+        cv2.fillPoly(mask, [np.rint(points * (width, height)).astype(np.int32)], 255)
+        if rng.random() < 0.2:
+            hole = centre + 0.3 * (points - centre)
+            cv2.fillPoly(mask, [np.rint(hole * (width, height)).astype(np.int32)], 0)
+    if not mask.any():
+        mask[height // 2, width // 2] = 255
+    return mask
+
+
+def encode_png(mask: np.ndarray, bits: int) -> bytes:
+    image = Image.fromarray(mask)
+    file = io.BytesIO()
+    (image.convert('1') if bits == 1 else image).save(file, 'PNG')
+    return file.getvalue()
+
+
+def make_archives(folder: Path, bits: int, arguments: argparse.Namespace
+                  ) -> tuple[list[str], np.ndarray]:
+    """Zips 0..f of masks; returns their names in order and the image sizes (M, 2)."""
+    rng = np.random.default_rng(arguments.seed + bits)
+    sizes = np.tile([arguments.width, arguments.height], (arguments.masks, 1))
+    if arguments.sizes:
+        known = np.loadtxt(arguments.sizes, delimiter=',', skiprows=1, usecols=(1, 2), dtype=int)
+        known = known[known.prod(axis=1) <= 1024 * 1024]
+        sizes = known[rng.integers(0, len(known), arguments.masks)]
+    names = sorted(f'{rng.integers(1 << 62):016x}_m0x_{n:08x}.png' for n in range(arguments.masks))
+    archives = {c: zipfile.ZipFile(folder / f'train-masks-{c}.zip', 'w') for c in HEX}
+    for name, (width, height) in tqdm(zip(names, sizes.tolist(), strict=True), total=len(names),
+                                      desc=f'drawing {bits}-bit masks', mininterval=5):
+        scale = 0.8 if rng.random() < arguments.scaled else 1
+        mask = draw_mask(rng, int(width * scale), int(height * scale))
+        archives[name[0]].writestr(name, encode_png(mask, bits))
+    for archive in archives.values():
+        archive.close()
+    return names, sizes
+
+
+def measure(function: Callable[[], object]) -> tuple[float, float]:
+    """CPU seconds of this process, and seconds on the clock."""
+    cpu, clock = time.process_time(), time.perf_counter()
+    function()
+    return time.process_time() - cpu, time.perf_counter() - clock
+
+
+def read_all(folder: Path, names: list[str]):
+    """Every mask file's bytes, archive by archive, as any program reads a zip."""
+    archives = {c: zipfile.ZipFile(folder / f'train-masks-{c}.zip') for c in HEX}
+    for name in names:
+        yield archives[name[0]].read(name)
+    for archive in archives.values():
+        archive.close()
+
+
+def decoders() -> dict[str, Callable[[bytes], object]]:
+    found = {
+        'cv2': lambda data: cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED),
+        'Pillow': lambda data: Image.open(io.BytesIO(data)).load(),
+    }
+    try:
+        import imagecodecs
+        found['imagecodecs'] = imagecodecs.png_decode
+    except ImportError:
+        pass
+    return found
+
+
+def decode_all(folder: Path, names: list[str], decode: Callable[[bytes], object]) -> None:
+    for data in read_all(folder, names):
+        decode(data)
+
+
+def usual_way(folder: Path, names: list[str], sizes: np.ndarray, out: Path) -> None:
+    """What scripts for this data set do, mask by mask, in memory until one json.dump."""
+    annotations = []
+    for n, data in enumerate(read_all(folder, names)):
+        width, height = sizes[n].tolist()
+        mask = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_GRAYSCALE)
+        if mask.shape != (height, width):
+            mask = cv2.resize(mask, (width, height), interpolation=cv2.INTER_NEAREST)
+        binary = (mask > 0).astype(np.uint8)
+        rle = coco_mask.encode(np.asfortranarray(binary))
+        contours, _ = cv2.findContours(binary, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_SIMPLE)
+        annotations.append({
+            'id': n + 1, 'image_id': n + 1, 'category_id': 1, 'iscrowd': 0,
+            'area': int(coco_mask.area(rle)), 'bbox': coco_mask.toBbox(rle).tolist(),
+            'segmentation': [c.reshape(-1).tolist() for c in contours if len(c) > 2],
+            'rle': {'size': rle['size'], 'counts': rle['counts'].decode()}})
+    with open(out, 'w', encoding='utf-8') as file:
+        json.dump({'annotations': annotations}, file)
+
+
+def ours(folder: Path, names: list[str], sizes: np.ndarray, out: Path, workers: int) -> None:
+    """As tools/prepare_data.py: find the files, read them in shards, leave part files."""
+    archives = tuple(folder / f'train-masks-{c}.zip' for c in HEX)
+    files = SplitFiles(folder, 'train', None, None, None, folder, archives, (), False)
+    places = find_masks(files, pa.chunked_array([pa.array(names, pa.large_utf8())]), ProblemLog())
+    out.mkdir()
+    starts = range(0, len(names), MASKS_PER_SHARD)
+    shards = (Shard(out / f'{start}.npz', None, names[start:start + MASKS_PER_SHARD],
+                    sizes[start:start + MASKS_PER_SHARD].astype(np.int32),
+                    np.arange(len(names[start:start + MASKS_PER_SHARD])),
+                    names[start:start + MASKS_PER_SHARD],
+                    places.take(np.arange(start, min(start + MASKS_PER_SHARD, len(names)))))
+              for start in starts)
+    for _ in run_in_order(process_shard, shards, workers, len(starts)):
+        pass
+
+
+def check(folder: Path, names: list[str], sizes: np.ndarray, out: Path) -> None:
+    """Our first masks are pycocotools' encoding of what Pillow decodes and scales."""
+    part = Part.load(out / '0.npz')
+    ends = np.cumsum(part.lengths)
+    data = part.data.tobytes()
+    for n, png in zip(range(min(50, len(names))), read_all(folder, names), strict=False):
+        image = Image.open(io.BytesIO(png)).convert('L')
+        scaled = np.asarray(image.resize(sizes[n].tolist(), Image.Resampling.NEAREST)) > 0
+        expected = coco_mask.encode(np.asfortranarray(scaled.astype(np.uint8)))['counts']
+        assert data[ends[n] - part.lengths[n]:ends[n]] == expected, names[n]
+
+
+def run_kind(bits: int, arguments: argparse.Namespace) -> dict[str, float]:
+    """Milliseconds a mask of every contender for one kind of PNG."""
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        names, sizes = make_archives(folder, bits, arguments)
+        figures = {}
+        for decoder, decode in decoders().items():
+            figures[f'decode only, {decoder}'] = measure(lambda d=decode: decode_all(
+                folder, names, d))[0]
+        figures['ours'] = measure(lambda: ours(folder, names, sizes, folder / 'ours', 1))[0]
+        check(folder, names, sizes, folder / 'ours')
+        figures['usual way'] = measure(
+            lambda: usual_way(folder, names, sizes, folder / 'usual.json'))[0]
+        one = measure(lambda: ours(folder, names, sizes, folder / 'one', 1))[1]
+        several = measure(lambda: ours(folder, names, sizes, folder / 'several',
+                                       arguments.workers))[1]
+        figures = {key: 1000 * value / len(names) for key, value in figures.items()}
+        figures['ours, 1 process, clock'] = 1000 * one / len(names)
+        figures[f'ours, {arguments.workers} processes, clock'] = 1000 * several / len(names)
+        figures['floor'] = min(v for k, v in figures.items() if k.startswith('decode'))
+        return figures
+
+
+def main() -> None:
+    arguments = parse_arguments()
+    cv2.setNumThreads(1)
+    print(f'{platform.processor() or platform.machine()}, {os.cpu_count()} cores, '
+          f'cv2 {cv2.__version__}, Pillow {Image.__version__}, {arguments.masks} masks a kind, '
+          + (f'sizes of {arguments.sizes.name}' if arguments.sizes
+             else f'{arguments.width}x{arguments.height}'))
+    results = {}
+    for bits in (1, 8):
+        figures = results[f'{bits}-bit'] = run_kind(bits, arguments)
+        print(f'\n{bits}-bit PNGs, CPU milliseconds a mask')
+        for key, value in figures.items():
+            print(f'  {key:<34}{value:8.3f}')
+        print(f'  ours / floor                      {figures["ours"] / figures["floor"]:8.2f}')
+        print(f'  usual way / ours                  {figures["usual way"] / figures["ours"]:8.2f}')
+    if arguments.json:
+        arguments.json.write_text(json.dumps(results, indent=1), encoding='utf-8')
+
+
+if __name__ == '__main__':
+    main()
