@@ -6,6 +6,7 @@ Configs do so with ``custom_imports = dict(imports=['projects.openimages.mm'])``
 from projects.openimages.mm import (  # noqa: F401
     assigners,
     challenge_metric,
+    checkpoints,
     dataset,
     loading,
     loops,

@@ -14,7 +14,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from mmdet.registry import MODELS
 from mmengine.config import Config, ConfigDict
+from mmengine.registry import init_default_scope
 
 from projects.openimages.annotations.index import PreparedIndex
 from projects.openimages.support import UserError
@@ -94,6 +96,12 @@ def _walk(node: Any, change) -> None:
             _walk(item, change)
         elif (changed := change(key, item)) is not item:
             node[key] = changed
+
+
+def build_model(cfg: Config) -> torch.nn.Module:
+    """The config's model with unset weights; nothing is fetched."""
+    init_default_scope(cfg.get('default_scope', 'mmdet'))
+    return MODELS.build(cfg.model)
 
 
 def set_work_dir(cfg: Config, work_dir: str | None, config_path: str) -> None:

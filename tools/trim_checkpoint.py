@@ -1,0 +1,43 @@
+#!/usr/bin/env python
+"""COCO Mask R-CNN checkpoint to Open Images start weights.
+
+Reads the keys of MMDetection, maskrcnn-benchmark and torchvision (maskrcnn_resnet50_fpn).
+"""
+
+import argparse
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from projects.openimages.support import atomic_write, run_command
+
+CONFIG = Path(__file__).resolve().parents[1] / 'configs' / 'oi_mask_rcnn_r50.py'
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0], allow_abbrev=False)
+    parser.add_argument('input', metavar='IN', help='checkpoint')
+    parser.add_argument('output', metavar='OUT', help='start weights, for load_from')
+    parser.add_argument('--num-classes', type=int, default=300,
+                        help='classes without background (default: %(default)s)')
+    parser.add_argument('--config', default=CONFIG,
+                        help='the model to start (default: configs/oi_mask_rcnn_r50.py)')
+    args = parser.parse_args()
+
+    import torch
+
+    from projects.openimages.mm.checkpoints import read_checkpoint, trim
+    from projects.openimages.mm.config import build_model, load_config
+
+    checkpoint = read_checkpoint(args.input)
+    cfg = load_config(args.config, {'num_classes': args.num_classes})
+    start = trim(checkpoint, build_model(cfg).state_dict())
+    with atomic_write(args.output, 'wb') as file:
+        torch.save({'state_dict': start.state_dict, 'meta': {'scheme': start.scheme}}, file)
+    print(f'{start.report()}\n{args.output}: {len(start.state_dict)} tensors, for a classifier '
+          f'with {args.num_classes + 1} outputs ({args.num_classes} classes and background)')
+
+
+if __name__ == '__main__':
+    run_command(main)
