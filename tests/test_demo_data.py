@@ -266,8 +266,9 @@ def test_validation_shows_every_visible_class_with_masks(tmp_path):
 
 def test_same_seed_gives_the_same_bytes_and_another_seed_others(tmp_path):
     make_demo_data(tmp_path / 'a', num_images=16, seed=7)
-    result = run_tool('tools/make_demo_data.py', '--out', tmp_path / 'b', '--images', '16', '--seed',
-                      '7', env={**os.environ, 'PYTHONHASHSEED': '1'})  # no set's order may matter
+    result = run_tool('tools/make_demo_data.py', '--out', tmp_path / 'b', '--images', 16,
+                      '--seed', 7,
+                      env={**os.environ, 'PYTHONHASHSEED': '1'})  # no set's order may matter
     assert result.returncode == 0, result.stderr
     make_demo_data(tmp_path / 'c', num_images=16, seed=8)
     first, again, other = (_digests(tmp_path / name) for name in 'abc')
