@@ -22,15 +22,17 @@ model = dict(
     train_cfg=dict(rpn=dict(assigner=assigner), rcnn=dict(assigner=assigner)),
     test_cfg=dict(rcnn=dict(score_thr=0.01)))  # low scores count in average precision
 
+# The annotations are those of the stored pixels, whatever the EXIF header says of the camera.
+load_image = dict(type='LoadImageFromFile', color_type='color_ignore_orientation')
 train_pipeline = [
-    dict(type='LoadImageFromFile'),
+    load_image,
     dict(type='LoadAnnotations', with_bbox=True, with_mask=True),
     dict(type='Resize', scale=(1333, 800), keep_ratio=True),
     dict(type='RandomFlip', prob=0.5),
     dict(type='PackInstances')]
 # The metric reads the ground truth from the index, so none is loaded with the images.
 test_pipeline = [
-    dict(type='LoadImageFromFile'),
+    load_image,
     dict(type='Resize', scale=(1333, 800), keep_ratio=True),
     dict(type='PackInstances')]
 

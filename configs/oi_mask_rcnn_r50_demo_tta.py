@@ -4,7 +4,7 @@ _base_ = './oi_mask_rcnn_r50_demo.py'
 
 tta_model = dict(type='MaskAveragingTTA')
 tta_pipeline = [
-    dict(type='LoadImageFromFile'),
+    _base_.load_image,
     dict(type='TestTimeAug', transforms=[
         [dict(type='Resize', scale=scale, keep_ratio=True) for scale in ((256, 192), (320, 240))],
         [dict(type='RandomFlip', prob=prob) for prob in (0., 1.)],

@@ -7,7 +7,7 @@ _base_ = './oi_mask_rcnn_r50.py'
 
 tta_model = dict(type='MaskAveragingTTA')
 tta_pipeline = [
-    dict(type='LoadImageFromFile'),
+    _base_.load_image,
     dict(type='TestTimeAug', transforms=[
         [dict(type='Resize', scale=scale, keep_ratio=True)
          for scale in ((1333, 640), (1333, 800), (1600, 960))],

@@ -95,11 +95,14 @@ def main() -> None:
     from mmengine.runner import Runner
 
     from projects.openimages.mm import config as configs
+    from projects.openimages.mm.checkpoints import read_checkpoint
+    from projects.openimages.mm.predict import check_class_count
 
     cfg = configs.load_config(args.config, args.cfg_options)
     configs.set_work_dir(cfg, args.work_dir, args.config)
-    if not Path(args.checkpoint).is_file():
-        raise UserError('no such file (the checkpoint)', path=args.checkpoint)
+    stored = read_checkpoint(args.checkpoint)
+    check_class_count(cfg, stored if 'state_dict' in stored else {'state_dict': stored},
+                      args.checkpoint)
     cfg.load_from = args.checkpoint
     if args.split:
         configs.use_split(cfg, args.split)
