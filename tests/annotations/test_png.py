@@ -79,6 +79,32 @@ def test_any_gray_values_under_any_filters_match_pillow(width, height, seed):
     assert np.array_equal(read_mask(data).to_pixels(), expected)
 
 
+@pytest.mark.parametrize('row_filter', [0, 1, 2, 3, 4])
+@pytest.mark.parametrize('depth', [1, 8])
+def test_noise_matches_pillow(row_filter, depth):
+    rng = np.random.default_rng(row_filter)
+    rows = rng.integers(0, 256, (180, (250 * depth + 7) // 8 + 1)).astype(np.uint8)
+    rows[:, 0] = row_filter
+    data = raw_png(250, 180, depth, rows.tobytes())
+    expected = np.asarray(Image.open(io.BytesIO(data))) != 0
+    assert np.array_equal(read_mask(data).to_pixels(), expected)
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.integers(1, 40), st.integers(1, 12), st.integers(0, 2 ** 32 - 1),
+       st.sampled_from([1, 8]))
+def test_few_differences_anywhere_match_pillow(width, height, seed, depth):
+    """Sparse rows: what is cut off before decoding must have been empty, at either edge."""
+    rng = np.random.default_rng(seed)
+    rows = np.zeros((height, (width * depth + 7) // 8 + 1), np.uint8)
+    rows[:, 0] = rng.choice([0, 1, 2, 4], height)
+    for _ in range(3):
+        rows[rng.integers(height), rng.integers(1, rows.shape[1])] = rng.choice([1, 128, 255])
+    data = raw_png(width, height, depth, rows.tobytes())
+    expected = np.asarray(Image.open(io.BytesIO(data))) != 0
+    assert np.array_equal(read_mask(data).to_pixels(), expected)
+
+
 def test_bits_beyond_the_width_are_ignored():
     data = raw_png(3, 2, 1, b'\x00\xff\x00\x1f')
     assert read_mask(data).to_pixels().tolist() == [[True] * 3, [False] * 3]

@@ -28,6 +28,7 @@ _SIGNATURE = b'\x89PNG\r\n\x1a\n'
 _GRAY = ('1', 'L', 'I', 'I;16')  # Pillow's modes whose numbers are the brightness
 _NONE, _SUB, _UP, _AVERAGE, _PAETH = range(5)
 _BLOCK_ROWS = 32
+_MANY_CHANGES = 20_000  # no outline has so many; pixels are faster then
 
 
 class PngError(ValueError):
@@ -143,40 +144,73 @@ def _inflate(compressed: bytes, header: _Header) -> np.ndarray:
     return np.frombuffer(raw, np.uint8).reshape(header.height, -1)
 
 
+def _unpack(filtered: np.ndarray, header: _Header) -> PackedMask | None:
+    """(H, 1 + B) uint8 to packed rows; None where the file is left to Pillow.
+
+    Only the part of the image that can hold anything is looked at: the rows from the first to the
+    last with a byte set (the others are zeros under no filter), and in them the columns with a
+    byte set and one more. If that one stays zero, so does all to its right.
+    """
+    packed = np.zeros((header.height, (header.width + 7) // 8), np.uint8)
+    if filtered[:, 0].max() > _PAETH:
+        raise PngError(f'damaged PNG: row filter {filtered[:, 0].max()}')
+    active = np.flatnonzero(filtered.any(axis=1))
+    if not len(active):
+        return PackedMask(packed, header.width)
+    rows = slice(int(active[0]), int(active[-1]) + 1)
+    filters, stored = filtered[rows, 0], filtered[rows, 1:]
+    used = np.flatnonzero(np.bitwise_or.reduce(stored, axis=0))
+    if not len(used):
+        return PackedMask(packed, header.width)
+    pixels_a_byte = 8 // header.bit_depth
+    start = int(used[0]) * pixels_a_byte // 8 * 8 // pixels_a_byte
+    stop = min(int(used[-1]) + 2, header.row_bytes)
+    values = _unfilter(filters, stored[:, start:stop])
+    if values is not None and stop < header.row_bytes and values[:, -1].any():
+        start = 0
+        values = _unfilter(filters, stored)
+    if values is None:
+        return None
+    if header.bit_depth == 8:
+        values = np.packbits(values, axis=1)
+        start //= 8
+    packed[rows, start:start + values.shape[1]] = values
+    packed[:, -1] &= (0xFF << (-header.width % 8)) & 0xFF  # a file may hold anything there
+    return PackedMask(packed, header.width)
+
+
 def _unfilter(filters: np.ndarray, stored: np.ndarray) -> np.ndarray | None:
     """Undo the row filters of an image of at most a byte a pixel.
 
-    A row above which nothing needs to be known ("base": no filter, or only to its left) is a new
-    start; each row of differences to the row above is its base plus all differences since. Those
-    sums are the running sum of all rows, less what it was at the base. Bytes wrap around, as the
-    format wants.
+    A row of differences to the row above is its base, the last row that is none, plus all
+    differences since. Those sums are the running sum of all rows, less what it was at the base.
+    Bytes wrap around, as the format wants.
 
     Args:
         filters: (H,) uint8, the filter of each row; above the first row everything is zero.
         stored: (H, B) uint8.
 
     Returns:
-        (H, B) uint8, or None where a row uses the averaging filter, which is left to Pillow.
+        (H, B) uint8, or None where a row uses the averaging filter or is too crowded.
     """
     if not filters.any():
         return stored
-    if filters.max() > _PAETH:
-        raise PngError(f'damaged PNG: row filter {filters.max()}')
-    if (filters == _AVERAGE).any():
+    paeth_rows = filters == _PAETH
+    if (filters == _AVERAGE).any() or np.count_nonzero(stored[paeth_rows]) > _MANY_CHANGES:
         return None
+    is_base = filters != _UP
+    is_base[0] = True
+    bases = np.flatnonzero(is_base)
+    base_of = np.cumsum(is_base) - 1
     totals = _running_sum(stored)
-    bases = np.flatnonzero(filters != _UP)
-    if not len(bases) or bases[0] != 0:
-        bases = np.concatenate(([0], bases))
-    base_of = np.repeat(np.arange(len(bases)), np.diff(bases, append=len(filters)))
     values = stored[bases]
     left = np.flatnonzero(filters[bases] == _SUB)
     values[left] = _undo_sub(values[left])
     values -= totals[bases]
-    for n in np.flatnonzero(filters[bases] == _PAETH).tolist():
-        y = bases[n]
+    for n in np.flatnonzero(paeth_rows[bases]).tolist():
+        y = int(bases[n])
         above = totals[y - 1] + values[base_of[y - 1]] if y else np.zeros_like(stored[0])
-        values[n] = _undo_paeth(stored[y], above) - totals[y]
+        np.subtract(_undo_paeth(stored[y], above), totals[y], out=values[n])
     totals += values[base_of]
     return totals
 
@@ -197,21 +231,22 @@ def _running_sum(rows: np.ndarray) -> np.ndarray:
 
 
 def _undo_sub(rows: np.ndarray) -> np.ndarray:
-    """(K, B) uint8 running sums along each row, found from the few differences that are not 0."""
-    height, width = rows.shape
+    """(K, B) uint8 running sums along each row; the rows of a mask change in a few places only."""
     flat = rows.reshape(-1)
     places = np.flatnonzero(flat)
-    sums = np.cumsum(flat[places], dtype=np.int64)
-    row_of = places // width
-    first = np.searchsorted(row_of, np.arange(height))
-    before = np.concatenate(([0], sums))[first]
-    sums = (sums - before[row_of]).astype(np.uint8)
-    # Each row begins at zero again, whatever the last one ended with.
-    starts = np.arange(height) * width
-    places = np.concatenate((starts, places))
-    order = np.argsort(places, kind='stable')
-    values = np.concatenate((np.zeros(height, np.uint8), sums))[order]
-    return np.repeat(values, np.diff(places[order], append=flat.size)).reshape(height, width)
+    if len(places) > _MANY_CHANGES:
+        return np.add.accumulate(rows, axis=1)
+    sums = np.zeros_like(flat)
+    value = row_end = 0
+    ends = [*places[1:].tolist(), flat.size]
+    for place, difference, end in zip(places.tolist(), flat[places].tolist(), ends, strict=False):
+        if place >= row_end:
+            value = 0
+            row_end = (place // rows.shape[1] + 1) * rows.shape[1]
+        value = (value + difference) & 0xFF
+        if value:
+            sums[place:min(end, row_end)] = value
+    return sums.reshape(rows.shape)
 
 
 def _undo_paeth(stored: np.ndarray, above: np.ndarray) -> np.ndarray:
@@ -221,38 +256,22 @@ def _undo_paeth(stored: np.ndarray, above: np.ndarray) -> np.ndarray:
     difference the value only goes on; in a mask there are few other places, and only those are
     computed one by one.
     """
-    changes = stored != 0
-    changes[0] = True
-    changes[1:] |= above[1:] != above[:-1]
-    places = np.flatnonzero(changes)
-    values = []
+    changes = stored | above
+    changes[1:] = stored[1:] | (above[1:] ^ above[:-1])
+    places = np.flatnonzero(changes).tolist()
+    row = np.zeros_like(stored)
+    differences, upper = stored.tobytes(), above.tobytes()
     left = 0
-    above_left = above[places - 1].tolist()
-    above_left[0] = 0  # nothing is to the left of the first pixel
-    for difference, b, c in zip(stored[places].tolist(), above[places].tolist(), above_left,
-                                strict=True):
+    for place, end in zip(places, [*places[1:], len(row)], strict=False):
+        b = upper[place]
+        c = upper[place - 1] if place else 0
         predicted = left + b - c
         da, db, dc = abs(predicted - left), abs(predicted - b), abs(predicted - c)
         nearest = left if da <= db and da <= dc else b if db <= dc else c
-        left = (difference + nearest) & 0xFF
-        values.append(left)
-    return np.repeat(np.array(values, np.uint8), np.diff(places, append=len(stored)))
-
-
-def _unpack(filtered: np.ndarray, header: _Header) -> PackedMask | None:
-    """(H, 1 + B) uint8 to packed rows; only the rows between the first and the last with a byte
-    set are looked into, for the others are zeros under no filter."""
-    active = np.flatnonzero(filtered.any(axis=1))
-    packed = np.zeros((header.height, (header.width + 7) // 8), np.uint8)
-    if len(active):
-        span = slice(int(active[0]), int(active[-1]) + 1)
-        rows = _unfilter(filtered[span, 0], filtered[span, 1:])
-        if rows is None:
-            return None
-        packed[span] = np.packbits(rows, axis=1) if header.bit_depth == 8 else rows
-        if header.bit_depth == 1:
-            packed[:, -1] &= (0xFF << (-header.width % 8)) & 0xFF  # may hold anything in the file
-    return PackedMask(packed, header.width)
+        left = (differences[place] + nearest) & 0xFF
+        if left:
+            row[place:end] = left
+    return row
 
 
 def _read_with_pillow(data: bytes) -> PackedMask:
