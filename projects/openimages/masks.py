@@ -84,47 +84,54 @@ def decompress_many(counts: Sequence[bytes]) -> tuple[np.ndarray, np.ndarray]:
     Raises:
         MaskError: an empty string, a character outside the code, or a group without end.
     """
-    chars = np.frombuffer(b''.join(counts), np.uint8).astype(np.int64) - 48
-    ends = np.cumsum([len(item) for item in counts], dtype=np.int64)
-    last = np.flatnonzero((chars & 0x20) == 0)
-    if chars.size and (chars.min() < 0 or chars.max() > 0x3F):
+    chars = np.frombuffer(b''.join(counts), np.uint8) - np.uint8(48)
+    if (chars > 0x3F).any():
         raise MaskError('run lengths with a character outside the code')
-    is_last = np.zeros(len(chars) + 1, bool)
-    is_last[last] = True
-    lengths = np.diff(ends, prepend=0)
+    lengths = np.fromiter(map(len, counts), np.int64, len(counts))
+    ends = np.cumsum(lengths)
+    is_last = chars < 0x20
     if (lengths == 0).any() or not is_last[ends - 1].all():
         raise MaskError('run lengths that stop in the middle')
-    deltas = _join_groups(chars, last)
+    last = np.flatnonzero(is_last)
     offsets = np.concatenate(([0], np.searchsorted(last, ends)))
-    return _undo_deltas(deltas, offsets), offsets
+    return _undo_deltas(_join_groups(chars, last), offsets), offsets
 
 
 def _join_groups(chars: np.ndarray, last: np.ndarray) -> np.ndarray:
-    """Numbers from groups of five bits, least significant first, the topmost bit the sign."""
-    if not len(last):
-        return np.zeros(0, np.int64)
-    first = np.concatenate(([0], last[:-1] + 1))
-    digit = np.arange(len(chars)) - np.repeat(first, last - first + 1)
-    if digit.max() > 6:
+    """Numbers from groups of five bits, least significant first, the topmost bit the sign.
+
+    Args:
+        chars: (B,) uint8, the groups, 0x20 set where the number goes on.
+        last: (R,) int64, where each number has its last group.
+    """
+    values = (chars[last] ^ np.uint8(0x10)).astype(np.int64) - 0x10  # five bits with sign
+    sizes = np.diff(last, prepend=-1)
+    long = np.flatnonzero(sizes > 1)  # few: most numbers are small
+    if len(long) and sizes[long].max() > 7:
         raise MaskError('a run length of more than 32 bits')
-    values = np.add.reduceat((chars & 0x1F) << (5 * digit), first)
-    negative = (chars[last] & 0x10) != 0
-    return np.where(negative, values - (np.int64(1) << (5 * (digit[last] + 1))), values)
+    digit = 1
+    while len(long):
+        values[long] = values[long] << 5 | (chars[last[long] - digit] & 0x1F)
+        digit += 1
+        long = long[sizes[long] > digit]
+    return values
 
 
 def _undo_deltas(deltas: np.ndarray, offsets: np.ndarray) -> np.ndarray:
-    """Runs from deltas: inside each mask, run i > 2 is stored as its difference to run i - 2."""
-    within = np.arange(len(deltas)) - np.repeat(offsets[:-1], np.diff(offsets))
-    runs = deltas.copy()
-    for parity, chain_start in ((1, 1), (0, 2)):
-        chain = np.flatnonzero((within >= chain_start) & (within % 2 == parity))
-        if not len(chain):
-            continue
-        total = np.cumsum(deltas[chain])
-        starts = np.flatnonzero(within[chain] == chain_start)
-        base = np.repeat(total[starts] - deltas[chain[starts]],
-                         np.diff(starts, append=len(chain)))
-        runs[chain] = total - base
+    """Runs from deltas: inside each mask, run i > 2 is stored as its difference to run i - 2.
+
+    So the runs are sums along chains of every second delta; each mask starts three of them, at its
+    first, second and third run.
+    """
+    runs = np.empty_like(deltas)
+    starts = np.concatenate([first[first < offsets[1:]]
+                             for first in (offsets[:-1] + place for place in range(3))])
+    for parity in range(2):
+        chain = deltas[parity::2]
+        total = np.cumsum(chain)
+        begin = np.sort(starts[starts % 2 == parity]) // 2
+        base = total[begin] - chain[begin]
+        runs[parity::2] = total - np.repeat(base, np.diff(begin, append=len(chain)))
     return runs
 
 

@@ -15,6 +15,7 @@ import numpy as np
 from projects.openimages.masks import MaskError, Rle
 from projects.openimages.metric.overlaps import (
     MeasuredMasks,
+    box_intersections,
     box_ioa,
     box_iou,
     mask_intersections,
@@ -226,9 +227,11 @@ class _Class:
     def _add_mask_stages(self, truth: GroundTruth, found: MeasuredMasks,
                          instances: np.ndarray) -> None:
         areas = found.areas[self.members]
-        common = mask_intersections([found.rles[row] for row in self.members.tolist()],
-                                    [truth.measured.rles[row] for row in instances.tolist()],
-                                    areas)
+        masks, others = found.take(self.members), truth.measured.take(instances)
+        common = np.zeros((len(masks.rles), len(others.rles)), np.int64)
+        near = np.flatnonzero(box_intersections(masks.boxes, others.boxes).any(axis=1))
+        common[near] = mask_intersections([masks.rles[row] for row in near.tolist()], others.rles,
+                                          areas[near])
         group = truth.is_group_of[instances]
         iou = mask_iou(common[:, ~group], areas, truth.measured.areas[instances[~group]])
         self._add(iou, instances[~group], absorbs=False, counts=True)

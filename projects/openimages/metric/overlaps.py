@@ -30,12 +30,17 @@ class MeasuredMasks:
     areas: np.ndarray
     boxes: np.ndarray
 
+    def take(self, rows: np.ndarray) -> MeasuredMasks:
+        """The masks in the given rows, (K,) int."""
+        return MeasuredMasks([self.rles[row] for row in rows.tolist()], self.areas[rows],
+                             self.boxes[rows])
+
 
 def measure(masks: Sequence[Rle | None]) -> MeasuredMasks:
-    """Areas and tight boxes of masks, from their run lengths.
+    """Areas and tight boxes of masks.
 
-    Run lengths are brought to the form that the IoU code of pycocotools relies on (no empty run
-    after the first).
+    Run lengths are checked and, where need be, brought to the form that pycocotools' own code for
+    boxes and overlaps relies on: no empty run after the first.
 
     Raises:
         MaskError: malformed run lengths, or runs that do not fill the image.
@@ -48,9 +53,11 @@ def measure(masks: Sequence[Rle | None]) -> MeasuredMasks:
         sizes = np.array([rles[n]['size'] for n in present], np.int64)
         runs, offsets = decompress_many([rles[n]['counts'] for n in present])
         _check_runs(runs, offsets, sizes)
-        areas[present], boxes[present] = _areas_and_boxes(runs, offsets, sizes)
+        areas[present] = _areas(runs, offsets)
         for n, edges in _edges_of_unusual_runs(runs, offsets):
             rles[present[n]] = rle_from_edges(edges, *sizes[n].tolist())
+        pixels = coco_mask.toBbox([rles[n] for n in present])
+        boxes[present] = _normalised(pixels, sizes)
     return MeasuredMasks(rles, areas, boxes)
 
 
@@ -62,33 +69,20 @@ def _check_runs(runs: np.ndarray, offsets: np.ndarray, sizes: np.ndarray) -> Non
         raise MaskError(f'mask of {pixels[n]} pixels, expected {sizes[n, 1]} x {sizes[n, 0]}')
 
 
-def _areas_and_boxes(runs: np.ndarray, offsets: np.ndarray,
-                     sizes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """(N,) areas and (N, 4) normalised tight boxes; the columns of an image lie one after another.
-    """
-    mask_of_run = np.repeat(np.arange(len(sizes)), np.diff(offsets))
-    ends = np.cumsum(runs)
-    ends -= np.repeat(ends[offsets[:-1]] - runs[offsets[:-1]], np.diff(offsets))
-    is_on = (np.arange(len(runs)) - offsets[:-1][mask_of_run]) % 2 == 1
-    on = np.flatnonzero(is_on & (runs > 0))
-    owner, height = mask_of_run[on], sizes[mask_of_run[on], 0]
-    areas = np.bincount(owner, runs[on], len(sizes)).astype(np.int64)
-    first_x, first_y = np.divmod(ends[on] - runs[on], height)
-    last_x, last_y = np.divmod(ends[on] - 1, height)
-    spans = first_x != last_x  # over the edge of a column: rows 0 and height - 1 are both in
-    first_y[spans] = 0
-    last_y[spans] = height[spans] - 1
-    boxes = np.zeros((len(sizes), 4))
-    if len(on):
-        starts = np.flatnonzero(np.diff(owner, prepend=-1))
-        stops = np.append(starts[1:], len(owner)) - 1
-        owners = owner[starts]
-        width, height = sizes[owners, 1], sizes[owners, 0]
-        boxes[owners, 0] = first_x[starts] / width
-        boxes[owners, 1] = (last_x[stops] + 1) / width
-        boxes[owners, 2] = np.minimum.reduceat(first_y, starts) / height
-        boxes[owners, 3] = (np.maximum.reduceat(last_y, starts) + 1) / height
-    return areas, boxes
+def _areas(runs: np.ndarray, offsets: np.ndarray) -> np.ndarray:
+    """(N,) pixels of the masks: the sum of every second run."""
+    zeros_less_ones = runs.copy()
+    zeros_less_ones[1::2] *= -1  # as if every mask began at an even place
+    starts = offsets[:-1]
+    difference = np.add.reduceat(zeros_less_ones, starts) * (1 - starts % 2 * 2)
+    return (np.add.reduceat(runs, starts) - difference) // 2
+
+
+def _normalised(pixels: np.ndarray, sizes: np.ndarray) -> np.ndarray:
+    """Boxes ``x, y, width, height`` in pixels as ``XMin, XMax, YMin, YMax`` in 0..1."""
+    x, y, width, height = pixels.reshape(-1, 4).T
+    return np.column_stack((x / sizes[:, 1], (x + width) / sizes[:, 1],
+                            y / sizes[:, 0], (y + height) / sizes[:, 0]))
 
 
 def _edges_of_unusual_runs(runs: np.ndarray,
