@@ -189,5 +189,5 @@ class TextColumn:
         self.is_null = column.is_null().combine_chunks().to_numpy(zero_copy_only=False) \
             if len(column) else np.zeros(0, bool)
 
-    def __getitem__(self, row: int) -> memoryview:
-        return self._buffers[self._chunk_of[row]][self._starts[row]:self._stops[row]]
+    def __getitem__(self, row: int) -> bytes:
+        return self._buffers[self._chunk_of[row]][self._starts[row]:self._stops[row]].tobytes()
