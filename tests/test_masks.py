@@ -102,3 +102,8 @@ def test_iou_of_half_overlapping_masks():
     rles = [masks.rle_from_mask(first), masks.rle_from_mask(second)]
     assert masks.iou(rles[:1], rles[1:]).tolist() == [[1 / 3]]
     assert masks.iou([], rles).shape == (0, 2)
+
+
+def test_area_of_more_masks_than_pycocotools_can_count():
+    rles = [masks.rle_from_mask(np.ones((2, n % 7 + 1), bool)) for n in range(600)]
+    assert masks.area(rles).tolist() == [2 * (n % 7 + 1) for n in range(600)]

@@ -261,7 +261,9 @@ def rle_to_mask(rle: Rle) -> np.ndarray:
 
 def area(rles: Sequence[Rle]) -> np.ndarray:
     """Pixels of each mask, (N,) int64."""
-    return np.asarray(coco_mask.area(list(rles)), np.int64).reshape(-1)
+    # pycocotools fails on more than 255 masks at once: it keeps their number in eight bits.
+    parts = [coco_mask.area(list(rles[start:start + 255])) for start in range(0, len(rles), 255)]
+    return np.concatenate([np.zeros(0, np.int64), *parts]).astype(np.int64)
 
 
 def bbox(rles: Sequence[Rle]) -> np.ndarray:

@@ -21,11 +21,11 @@ from mmdet.registry import MODELS
 from mmdet.utils import register_all_modules
 from mmengine.config import Config
 from mmengine.dataset import pseudo_collate
-from mmengine.runner.checkpoint import CheckpointLoader
 from PIL import Image, ImageOps
 
 from projects.openimages.drawing import Instances, draw_instances
 from projects.openimages.masks import Rle
+from projects.openimages.mm.checkpoints import read_checkpoint
 from projects.openimages.mm.submission_dump import to_rles
 from projects.openimages.support import UserError, atomic_write, progress
 
@@ -80,6 +80,8 @@ class Predictor:
     def __init__(self, cfg: Config, checkpoint: str | os.PathLike, device: str = 'cpu') -> None:
         register_all_modules(init_default_scope=True)
         stored = read_checkpoint(checkpoint)
+        if 'state_dict' not in stored:
+            raise UserError('not a checkpoint of a training run (no state_dict)', path=checkpoint)
         self.names, self.mids = _classes(stored, checkpoint)
         check_class_count(cfg, stored, checkpoint)
         _never_download(cfg)
@@ -105,19 +107,6 @@ class Predictor:
                           found.bboxes.float().numpy(), masks)
 
 
-def read_checkpoint(path: str | os.PathLike) -> dict[str, Any]:
-    """A checkpoint as MMEngine saved it; a UserError if it is none."""
-    if not Path(path).is_file():
-        raise UserError('no such file (the checkpoint)', path=path)
-    try:
-        stored = CheckpointLoader.load_checkpoint(os.fspath(path), 'cpu', logger='silent')
-    except Exception as error:  # torch raises whatever its unpickler meets
-        raise UserError(f'not a checkpoint ({type(error).__name__})', path=path) from None
-    if not isinstance(stored, dict) or 'state_dict' not in stored:
-        raise UserError('not a checkpoint of a training run (no state_dict)', path=path)
-    return stored
-
-
 def _classes(stored: dict[str, Any], path: str | os.PathLike) -> tuple[tuple, tuple]:
     meta = (stored.get('meta') or {}).get('dataset_meta') or {}
     if not meta.get('classes'):
@@ -127,12 +116,12 @@ def _classes(stored: dict[str, Any], path: str | os.PathLike) -> tuple[tuple, tu
 
 
 def check_class_count(cfg: Config, stored: dict[str, Any], path: str | os.PathLike) -> None:
-    """A UserError if a checkpoint from :func:`read_checkpoint` has other classes than the config.
+    """A UserError if a checkpoint that was read has other classes than the config.
 
     MMEngine would leave the classifier as it was initialised and go on.
     """
     head = (cfg.model.get('module') or cfg.model).get('roi_head', {}).get('bbox_head', {})
-    weight = stored['state_dict'].get('roi_head.bbox_head.fc_cls.weight')
+    weight = stored.get('state_dict', stored).get('roi_head.bbox_head.fc_cls.weight')
     if weight is None or 'num_classes' not in head or len(weight) == head['num_classes'] + 1:
         return
     raise UserError(f'trained for {len(weight) - 1} classes, the config is for '
@@ -158,9 +147,9 @@ def _never_download(cfg: Config) -> None:
 
 
 def _load_or_blank(transform: dict) -> dict:
-    """Loading that says what is wrong instead of raising OpenCV's errors."""
+    """Loading that says what is wrong, and turns people's photos upright as the camera says."""
     if transform['type'] == 'LoadImageFromFile':
-        return {**transform, 'type': 'LoadImageOrBlank'}
+        return {**transform, 'type': 'LoadImageOrBlank', 'color_type': 'color'}
     return transform
 
 
