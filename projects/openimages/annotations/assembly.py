@@ -7,6 +7,7 @@ instances have their final numbers.
 
 from __future__ import annotations
 
+import mmap
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -33,7 +34,7 @@ class Assembled:
     """A split before it is written; N instances are left.
 
     Attributes:
-        columns: for the index; ``mask_data`` is a memory map of a file beside the parts.
+        columns: for the index; ``mask_data`` maps a file beside the parts.
         join_distances: (N,) float64, nan where there was nothing to join.
         instance_images: (N,) int64 row of the image.
         counts: numbers for the report.
@@ -74,7 +75,6 @@ def assemble(annotations: Annotations, parts: Iterator[Path], files: SplitFiles,
     offsets = _kept_offsets(annotations.instance_offsets, keep)
     label_images = np.repeat(np.arange(len(keep_images)), np.diff(annotations.label_offsets))
     keep_labels = keep_images[label_images]
-    data = np.memmap(data_path, np.uint8, 'r') if data_path.stat().st_size else b''
     columns = IndexColumns(
         image_ids=[image_id for image_id, kept in zip(annotations.image_ids, keep_images,
                                                       strict=True) if kept],
@@ -83,7 +83,8 @@ def assemble(annotations: Annotations, parts: Iterator[Path], files: SplitFiles,
         class_ids=annotations.class_ids[keep], boxes=annotations.boxes[keep],
         is_group_of=annotations.is_group_of[keep], mask_area=masks.areas[keep],
         mask_box=masks.boxes[keep],
-        mask_offsets=np.concatenate(([0], np.cumsum(masks.lengths[keep]))), mask_data=data,
+        mask_offsets=np.concatenate(([0], np.cumsum(masks.lengths[keep]))),
+        mask_data=_map(data_path),
         label_offsets=_kept_offsets(annotations.label_offsets,
                                     keep_labels)[np.append(keep_images, True)],
         label_class_ids=annotations.label_class_ids[keep_labels],
@@ -93,6 +94,13 @@ def assemble(annotations: Annotations, parts: Iterator[Path], files: SplitFiles,
     _note_labels(columns, annotations.box_lines[keep], files, log)
     return Assembled(columns, annotations.join_distances[keep], rows[images[keep]],
                      {**annotations.counts, 'images_left_out': int((~keep_images).sum())})
+
+
+def _map(path: Path) -> bytes | mmap.mmap:
+    with open(path, 'rb') as file:
+        if not path.stat().st_size:
+            return b''
+        return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
 
 
 def _kept_offsets(offsets: np.ndarray, keep: np.ndarray) -> np.ndarray:

@@ -103,15 +103,10 @@ def _image_json(index: PreparedIndex, row: int) -> str:
             f'"width": {index.widths[row]}, "height": {index.heights[row]}}}')
 
 
-@lru_cache(maxsize=2)
-def _open(index_path: str) -> PreparedIndex:
-    return PreparedIndex.open(index_path)
-
-
 def _annotations_json(task: tuple[str, int, int, float | None]) -> tuple[str, np.ndarray]:
     """The annotations of a range of images, and each mask's IoU with its polygon."""
     index_path, start, stop, tolerance = task
-    index = _open(index_path)
+    index = PreparedIndex.open(index_path)  # anew, so that pages read before are let go of
     lines: list[str] = []
     ious: list[float] = []
     for row in range(start, stop):

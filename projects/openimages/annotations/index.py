@@ -10,9 +10,11 @@ The columns, their types and units are described in ``docs/prepared_index.md``.
 from __future__ import annotations
 
 import bisect
+import mmap
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import BinaryIO
 
 import numpy as np
 import pyarrow as pa
@@ -64,7 +66,7 @@ class IndexColumns:
         mask_area: (N,) int32 pixels, 0 without a mask.
         mask_box: (N, 4) int32 x, y, w, h of the mask in pixels, 0 without a mask.
         mask_offsets: (N + 1,) int64 into ``mask_data``.
-        mask_data: compressed RLE counts at full image size, end to end (bytes or a memory map).
+        mask_data: compressed RLE counts at full image size, end to end.
         label_offsets: (I + 1,) int64.
         label_class_ids: (L,) int16.
         label_present: (L,) bool.
@@ -80,7 +82,7 @@ class IndexColumns:
     mask_area: np.ndarray
     mask_box: np.ndarray
     mask_offsets: np.ndarray
-    mask_data: bytes | np.ndarray
+    mask_data: bytes | mmap.mmap
     label_offsets: np.ndarray
     label_class_ids: np.ndarray
     label_present: np.ndarray
@@ -286,9 +288,35 @@ def write_index(path: str | os.PathLike, columns: IndexColumns, *, split: str,
         _lists(columns.label_offsets, _label_array(columns), schema.field('labels')),
     ], schema=schema)
     batch.validate()
-    with (atomic_write(path, 'wb') as file,
-          pa.ipc.new_file(pa.PythonFile(file), schema) as writer):
-        writer.write_batch(batch)
+    with atomic_write(path, 'wb') as file:
+        sink = pa.PythonFile(_PieceWriter(file, columns.mask_data), 'w')
+        with pa.ipc.new_file(sink, schema) as writer:
+            writer.write_batch(batch)
+
+
+class _PieceWriter:
+    """A file that writes gigabytes piece by piece and lets go of mapped pages behind it."""
+
+    _PIECE = 64 << 20
+
+    def __init__(self, file: BinaryIO, mask_data: bytes | mmap.mmap) -> None:
+        self._file = file
+        self._map = mask_data if isinstance(mask_data, mmap.mmap) else None
+        self.closed = False
+
+    def write(self, data) -> int:
+        view = memoryview(data).cast('B')
+        for start in range(0, len(view), self._PIECE):
+            self._file.write(view[start:start + self._PIECE])
+            if self._map is not None and len(view) > self._PIECE:
+                self._map.madvise(mmap.MADV_DONTNEED)
+        return len(view)
+
+    def tell(self) -> int:
+        return self._file.tell()
+
+    def flush(self) -> None:
+        self._file.flush()
 
 
 def _instance_array(columns: IndexColumns) -> pa.StructArray:
@@ -309,7 +337,7 @@ def _label_array(columns: IndexColumns) -> pa.StructArray:
     ], fields=list(LABEL_TYPE))
 
 
-def _mask_array(offsets: np.ndarray, data: bytes | np.ndarray) -> pa.LargeBinaryArray:
+def _mask_array(offsets: np.ndarray, data: bytes | mmap.mmap) -> pa.LargeBinaryArray:
     """(N,) binary over the given bytes, null where an instance has none."""
     offsets = np.ascontiguousarray(offsets, np.int64)
     valid = np.packbits(np.diff(offsets) > 0, bitorder='little')

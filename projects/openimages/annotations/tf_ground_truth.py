@@ -10,7 +10,6 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from contextlib import ExitStack
-from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -53,15 +52,10 @@ def _tasks(index_path: str, num_images: int) -> Iterator[tuple[str, int, int]]:
         yield index_path, start, min(start + _IMAGES_PER_TASK, num_images)
 
 
-@lru_cache(maxsize=2)
-def _open(index_path: str) -> PreparedIndex:
-    return PreparedIndex.open(index_path)
-
-
 def _rows(task: tuple[str, int, int]) -> tuple[str, str, str]:
     """The rows of a range of images, for each file in the order of ``_HEADERS``."""
     index_path, start, stop = task
-    index = _open(index_path)
+    index = PreparedIndex.open(index_path)  # anew, so that pages read before are let go of
     boxes: list[str] = []
     masks: list[str] = []
     for row in range(start, stop):
