@@ -12,7 +12,9 @@ from projects.openimages.mm.samplers import (
 class Images:
     """Class 0 in 90 images, class 1 in 3, class 2 in none; every third image is upright."""
 
-    metainfo = {'classes': ('common', 'rare', 'never')}
+    @property
+    def metainfo(self):
+        return {'classes': ('common', 'rare', 'never')}
 
     def __len__(self):
         return 93
