@@ -12,7 +12,7 @@ from multiprocessing import get_context
 import numpy as np
 
 from projects.openimages.labels import LabelSpace
-from projects.openimages.masks import MaskError, Rle, decode_text, encode_text
+from projects.openimages.masks import Rle, check_sizes, encode_text, inflate_text
 from projects.openimages.submissions.expand import select_detections
 from projects.openimages.submissions.formats import (
     Detection,
@@ -105,20 +105,25 @@ def _merge_image(image_id: str) -> ImageDetections:
             raise UserError(f'image {image_id} of {image.width}x{image.height}, but '
                             f'{first.width}x{first.height} in {present[0][1].path}',
                             path=file.path, row=image.row)
-        for detection in image.detections:
-            found.setdefault(detection.mid, []).append((model, *_read(detection, image, file)))
+        for detection, (score, mask) in zip(image.detections, _read(image, file), strict=True):
+            found.setdefault(detection.mid, []).append((model, score, mask))
     detections = [item for mid, items in found.items() for item in _merge_mid(mid, items, options)]
     detections.sort(key=lambda item: -item[1])
     return ImageDetections(image_id, first.width, first.height, _finish(detections, output))
 
 
-def _read(detection: Detection, image: ImageDetections, file: Submission) -> tuple[float, Rle]:
+def _read(image: ImageDetections, file: Submission) -> list[tuple[float, Rle]]:
+    """Scores and masks, checked together, which is several times faster than one by one."""
+    where = {'path': file.path, 'row': image.row}
     try:
-        return (float(detection.score), decode_text(detection.mask, image.height, image.width))
+        scores = [float(detection.score) for detection in image.detections]
+        masks: list[Rle] = [{'size': [image.height, image.width],
+                             'counts': inflate_text(detection.mask)}
+                            for detection in image.detections]
+        check_sizes(masks)
     except ValueError as error:  # MaskError is one
-        what = error if isinstance(error, MaskError) else f'score {detection.score!r}'
-        raise UserError(f'image {image.image_id}: {what}', path=file.path,
-                        row=image.row) from None
+        raise UserError(f'image {image.image_id}: {error}', **where) from None
+    return list(zip(scores, masks, strict=True))
 
 
 def _merge_mid(mid: str, items: list[tuple[int, float, Rle]],

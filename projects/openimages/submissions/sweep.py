@@ -14,7 +14,7 @@ from __future__ import annotations
 import csv
 import itertools
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass, fields
 from multiprocessing import get_context
@@ -102,18 +102,26 @@ def sweep(submission: str | os.PathLike, index: str | os.PathLike, *,
         rows_size = len(HEADERS[KAGGLE]) + 1 + sum(_row_size(image_id, file)
                                                    for image_id in file.image_ids)
     found, positives = _match_all(os.fspath(submission), os.fspath(index), expansions, workers)
-    points = []
-    for expand, cap, score_thr in progress(
-            list(itertools.product(expansions, caps, score_thrs)), desc='grid', unit='point'):
-        one = found[expand]
-        limit = np.inf if cap is None else cap
-        kept = (one.scores >= score_thr) & (one.ranks < limit)
-        mean_ap = score(one.matches.select((one.matches.score >= score_thr) & (one.rank < limit)),
-                        positives).mean_average_precision
-        spaces = int((one.best >= score_thr).sum())  # one fewer than detections in such a row
-        points.append(Point(expand, score_thr, cap, mean_ap, int(kept.sum()),
-                            rows_size + int(one.costs[kept].sum()) - spaces))
-    return points
+    global _matched
+    _matched = (found, positives, rows_size)  # forked processes find it here, without a copy
+    grid = list(itertools.product(expansions, caps, score_thrs))
+    return list(progress(_run(_point, grid, workers), total=len(grid), desc='grid', unit='point'))
+
+
+_matched: tuple[dict[bool, _Found], np.ndarray, int]
+
+
+def _point(place: tuple[bool, int | None, float]) -> Point:
+    expand, cap, score_thr = place
+    found, positives, rows_size = _matched
+    one = found[expand]
+    limit = np.inf if cap is None else cap
+    kept = (one.scores >= score_thr) & (one.ranks < limit)
+    mean_ap = score(one.matches.select((one.matches.score >= score_thr) & (one.rank < limit)),
+                    positives).mean_average_precision
+    spaces = int((one.best >= score_thr).sum())  # one fewer than detections in such a row
+    return Point(expand, score_thr, cap, mean_ap, int(kept.sum()),
+                 rows_size + int(one.costs[kept].sum()) - spaces)
 
 
 def _row_size(image_id: str, file: Submission) -> int:
@@ -131,7 +139,8 @@ def _match_all(submission: str, index: str, expansions: Sequence[bool],
     positives: np.ndarray = np.zeros(1, np.int64)
     expandable = added = 0
     with progress(total=total, desc='match', unit='img') as bar:
-        for task, (found, counted, numbers) in zip(tasks, _run(tasks, workers), strict=True):
+        for task, (found, counted, numbers) in zip(tasks, _run(_match_task, tasks, workers),
+                                                  strict=True):
             for expand, one in found.items():
                 parts[expand].append(one)
             positives = positives + counted
@@ -143,12 +152,13 @@ def _match_all(submission: str, index: str, expansions: Sequence[bool],
     return {expand: _Found.concatenate(items) for expand, items in parts.items()}, positives
 
 
-def _run(tasks: list[range], workers: int) -> Iterator:
+def _run(function: Callable, tasks: list, workers: int) -> Iterator:
+    """``map``, in processes that inherit what this one holds."""
     if workers < 2 or len(tasks) < 2:
-        yield from map(_match_task, tasks)
+        yield from map(function, tasks)
         return
     with ProcessPoolExecutor(workers, get_context('fork')) as pool:
-        yield from pool.map(_match_task, tasks)
+        yield from pool.map(function, tasks)
 
 
 _context: tuple[str, str, tuple[bool, ...]]
