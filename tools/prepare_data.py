@@ -35,7 +35,7 @@ def parse_arguments() -> argparse.Namespace:
                              'from the images')
     parser.add_argument('--format', choices=('rle', 'polygon'), default='rle',
                         help='masks in coco.json (default: rle)')
-    parser.add_argument('--polygon-tolerance', type=float, default=0.5, metavar='PIXELS',
+    parser.add_argument('--polygon-tolerance', type=not_negative, default=0.5, metavar='PIXELS',
                         help='how far a polygon may leave the outline (default: 0.5)')
     parser.add_argument('--classes', type=Path, metavar='CSV', help='class list, MID,Name rows')
     parser.add_argument('--hierarchy', type=Path, metavar='JSON', help='class hierarchy')
@@ -48,6 +48,13 @@ def positive(text: str) -> int:
     value = int(text)
     if value < 1:
         raise argparse.ArgumentTypeError(f'{value} is not 1 or more')
+    return value
+
+
+def not_negative(text: str) -> float:
+    value = float(text)
+    if not 0 <= value < float('inf'):
+        raise argparse.ArgumentTypeError(f'{value} is not 0 or more')
     return value
 
 

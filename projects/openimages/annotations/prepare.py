@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -108,6 +109,7 @@ def prepare_split(root: str | os.PathLike, split: str, label_space: LabelSpace,
         return Prepared(folder, reused=True)
     parts = _parts_folder(folder, inputs_key({**state, 'options': {}}))
     log = ProblemLog(options.skip_bad)
+    print(f'{split}: reading the CSVs and the archives\' directories', file=sys.stderr)
     annotations, sizes = _read_rows(files, label_space, options, log)
     assembled = _read_masks(files, annotations, sizes, options, parts, log)
     write_index(parts / INDEX, assembled.columns, split=split, label_space=label_space)
