@@ -6,7 +6,7 @@ first line of a part says what run it belongs to; every further line is one imag
 the test list before it. Rows reach the system whole batches at a time, and a row that a kill cut
 short has no line end, so what is left after a kill is complete rows and at most one torn tail.
 
-:class:`Parts` opens such a folder, cuts torn tails and knows where each image's row is: 20 bytes
+:class:`Parts` opens such a folder, cuts torn tails and knows where each image's row is: 12 bytes
 of memory an image, nothing else.
 """
 
