@@ -18,6 +18,7 @@ import sys
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -68,8 +69,10 @@ def draw(shape: np.ndarray) -> Mask:
     return Mask(encode_text(rle_from_mask(pixels)['counts']), tuple(float(v) for v in box))
 
 
-def make_masks(rng: np.random.Generator) -> list[list[Mask]]:
+@cache
+def make_masks(seed: int) -> list[list[Mask]]:
     """For each object its mask and variants of it, moved, scaled and deformed."""
+    rng = np.random.default_rng(seed)
     masks = []
     for _ in progress(range(SHAPES), desc='drawing masks', unit='object'):
         shape = blob(rng)
@@ -84,8 +87,8 @@ def make_masks(rng: np.random.Generator) -> list[list[Mask]]:
 
 def write_files(folder: Path, num_images: int, seed: int = 0) -> None:
     """The evaluator's input files."""
-    rng = np.random.default_rng(seed)
-    masks = make_masks(rng)
+    rng = np.random.default_rng((seed, num_images))
+    masks = make_masks(seed)
     folder.mkdir(parents=True, exist_ok=True)
     names = [f'/m/{number:03d}' for number in range(NUM_CLASSES)]
     (folder / 'label_map.pbtxt').write_text(''.join(

@@ -10,6 +10,7 @@ import argparse
 import csv
 import multiprocessing
 import os
+import signal
 import unicodedata
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
@@ -105,14 +106,20 @@ def match_tables(tables: ChallengeTables,
         return _collect(results, tables)
     global _tables
     _tables = tables  # forked processes find it here, without a copy
+    pool = ProcessPoolExecutor(workers, multiprocessing.get_context('fork'), _leave_interrupts)
     try:
-        with ProcessPoolExecutor(workers, multiprocessing.get_context('fork')) as pool:
-            return _collect(pool.map(_match_inherited, spans), tables)
+        return _collect(pool.map(_match_inherited, spans), tables)
     finally:
+        pool.shutdown(cancel_futures=True)  # after an error or Ctrl-C, do not do the rest first
         _tables = None
 
 
 _tables: ChallengeTables | None = None
+
+
+def _leave_interrupts() -> None:
+    """Ctrl-C reaches all processes; the first of them deals with it."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 def _match_inherited(span: range) -> tuple[Matches, np.ndarray]:
