@@ -127,3 +127,12 @@ def test_index_of_another_version_is_refused(tmp_path, index_path):
         writer.write_batch(batch)
     with pytest.raises(UserError, match='version 99, this program reads version 1'):
         PreparedIndex.open(path)
+
+
+def test_plain_instances_are_those_of_the_columns(index_path):
+    index = PreparedIndex.open(index_path)
+    assert index.instances(0) == [
+        (0, False, True, 'abc', (1, 2, 2, 2), (0.1, 0.2, 0.3, 0.4)),
+        (1, True, False, '', (0, 0, 0, 0), (0.0, 1.0, 0.0, 1.0))]
+    assert index.instances(1) == []
+    assert index.instances(2) == [(1, False, True, 'de', (3, 3, 3, 3), (0.5, 0.6, 0.7, 0.8))]

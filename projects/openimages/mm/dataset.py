@@ -75,6 +75,8 @@ class OpenImagesInstanceDataset(BaseDetDataset):
         self._metainfo.setdefault('mids', tuple(self.label_space.mids[i] for i in chosen))
         self._label_of_class = np.full(len(names), -1, np.int64)
         self._label_of_class[chosen] = np.arange(len(chosen))
+        self._label_list = self._label_of_class.tolist()
+        self._has_other_classes = min(self._label_list) < 0
 
     @property
     def label_space(self) -> LabelSpace:
@@ -157,20 +159,15 @@ class OpenImagesInstanceDataset(BaseDetDataset):
         return info
 
     def _instances(self, row: int, height: int, width: int) -> list[dict]:
-        index = self._index
-        rows = index.instance_rows(row)
-        labels = self._label_of_class[index.class_ids[rows]].tolist()
-        spans = range(rows.start, rows.stop)
-        columns = (index.has_mask, index.is_group_of, index.mask_box, index.boxes)
+        label_of_class = self._label_list
         instances = []
-        for n, label, has_mask, group_of, mask_box, box in zip(
-                spans, labels, *(column[rows].tolist() for column in columns), strict=True):
+        for class_id, group_of, has_mask, counts, mask_box, box in self._index.instances(row):
+            label = label_of_class[class_id]
             if label < 0:
                 continue
             if has_mask:
                 x, y, w, h = mask_box
                 bbox = [x, y, x + w, y + h]
-                counts = index.mask_counts(n).decode('ascii')
             else:
                 bbox = [box[0] * width, box[2] * height, box[1] * width, box[3] * height]
                 bbox = _inside(bbox, height, width)
@@ -180,14 +177,15 @@ class OpenImagesInstanceDataset(BaseDetDataset):
             instances.append({
                 'bbox': bbox, 'bbox_label': label,
                 'mask': {'size': [height, width], 'counts': counts},
-                'ignore_flag': int(group_of or not has_mask), 'group_of': bool(group_of)})
+                'ignore_flag': int(group_of or not has_mask), 'group_of': group_of})
         return instances
 
     def _verified_labels(self, row: int) -> np.ndarray:
         rows = self._index.label_rows(row)
-        labels = self._label_of_class[self._index.label_class_ids[rows]]
-        signs = self._index.label_present[rows].astype(np.int64)
-        return np.stack([labels, signs], axis=1)[labels >= 0]
+        pairs = np.empty((rows.stop - rows.start, 2), np.int64)
+        pairs[:, 0] = self._label_of_class[self._index.label_class_ids[rows]]
+        pairs[:, 1] = self._index.label_present[rows]
+        return pairs[pairs[:, 0] >= 0] if self._has_other_classes else pairs
 
     @force_full_init
     def get_cat_ids(self, idx: int) -> list[int]:
