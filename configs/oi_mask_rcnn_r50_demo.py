@@ -40,13 +40,13 @@ test_dataloader = val_dataloader
 val_evaluator = dict(index=data_root + 'prepared/validation/index.arrow')
 test_evaluator = val_evaluator
 
-train_cfg = dict(max_iters=240, val_interval=240)
+train_cfg = dict(max_iters=300, val_interval=300)
 optim_wrapper = dict(
     optimizer=dict(_delete_=True, type='AdamW', lr=5e-4, weight_decay=0.01),
     clip_grad=dict(max_norm=10))
 param_scheduler = [
     dict(type='LinearLR', start_factor=0.1, by_epoch=False, begin=0, end=40),
-    dict(type='CosineAnnealingLR', by_epoch=False, begin=40, end=240, T_max=200, eta_min=1e-6)]
+    dict(type='CosineAnnealingLR', by_epoch=False, begin=40, end=300, T_max=260, eta_min=1e-6)]
 default_hooks = dict(logger=dict(interval=10), checkpoint=dict(interval=100))
 log_processor = dict(window_size=20)
 randomness = dict(seed=2019)
