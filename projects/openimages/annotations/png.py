@@ -16,6 +16,7 @@ import struct
 import warnings
 import zlib
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 from PIL import Image, ImageFile
@@ -28,7 +29,8 @@ _SIGNATURE = b'\x89PNG\r\n\x1a\n'
 _GRAY = ('1', 'L', 'I', 'I;16')  # Pillow's modes whose numbers are the brightness
 _NONE, _SUB, _UP, _AVERAGE, _PAETH = range(5)
 _BLOCK_ROWS = 32
-_MANY_CHANGES = 20_000  # no outline has so many; pixels are faster then
+_MANY_CHANGES = 20_000  # no outline has so many; Pillow is faster then
+_PIXELS_A_CHANGE = 100  # numpy adds so many pixels while Python handles one change
 
 
 class PngError(ValueError):
@@ -154,10 +156,7 @@ def _unpack(filtered: np.ndarray, header: _Header) -> PackedMask | None:
     packed = np.zeros((header.height, (header.width + 7) // 8), np.uint8)
     if filtered[:, 0].max() > _PAETH:
         raise PngError(f'damaged PNG: row filter {filtered[:, 0].max()}')
-    active = np.flatnonzero(filtered.any(axis=1))
-    if not len(active):
-        return PackedMask(packed, header.width)
-    rows = slice(int(active[0]), int(active[-1]) + 1)
+    rows = _used_rows(filtered)
     filters, stored = filtered[rows, 0], filtered[rows, 1:]
     used = np.flatnonzero(np.bitwise_or.reduce(stored, axis=0))
     if not len(used):
@@ -177,6 +176,17 @@ def _unpack(filtered: np.ndarray, header: _Header) -> PackedMask | None:
     packed[rows, start:start + values.shape[1]] = values
     packed[:, -1] &= (0xFF << (-header.width % 8)) & 0xFF  # a file may hold anything there
     return PackedMask(packed, header.width)
+
+
+def _used_rows(filtered: np.ndarray) -> slice:
+    """Rows from the first to the last with a byte set, perhaps a few more; eight bytes a look."""
+    flat = filtered.reshape(-1)
+    end = flat.size // 8 * 8
+    used = flat[:end].view(np.uint64) != 0
+    if flat[end:].any() or not used.any():
+        return slice(0, len(filtered))
+    last = 8 * (len(used) - int(used[::-1].argmax())) - 1
+    return slice(8 * int(used.argmax()) // filtered.shape[1], last // filtered.shape[1] + 1)
 
 
 def _unfilter(filters: np.ndarray, stored: np.ndarray) -> np.ndarray | None:
@@ -209,7 +219,7 @@ def _unfilter(filters: np.ndarray, stored: np.ndarray) -> np.ndarray | None:
     values -= totals[bases]
     for n in np.flatnonzero(paeth_rows[bases]).tolist():
         y = int(bases[n])
-        above = totals[y - 1] + values[base_of[y - 1]] if y else np.zeros_like(stored[0])
+        above = totals[y - 1] + values[n - 1] if y else np.zeros_like(stored[0])
         np.subtract(_undo_paeth(stored[y], above), totals[y], out=values[n])
     totals += values[base_of]
     return totals
@@ -223,10 +233,11 @@ def _running_sum(rows: np.ndarray) -> np.ndarray:
     sums[:height] = rows
     sums[height:] = 0
     blocks = sums.reshape(count, _BLOCK_ROWS, width)
-    for n in range(1, _BLOCK_ROWS):
-        blocks[:, n] += blocks[:, n - 1]
-    for n in range(1, count):
-        blocks[n] += blocks[n - 1, -1]
+    columns = blocks.transpose(1, 0, 2)
+    for above, row in pairwise(columns):
+        np.add(row, above, out=row)
+    for above, block in pairwise(blocks):
+        np.add(block, above[-1], out=block)
     return sums[:height]
 
 
@@ -234,7 +245,7 @@ def _undo_sub(rows: np.ndarray) -> np.ndarray:
     """(K, B) uint8 running sums along each row; the rows of a mask change in a few places only."""
     flat = rows.reshape(-1)
     places = np.flatnonzero(flat)
-    if len(places) > _MANY_CHANGES:
+    if _PIXELS_A_CHANGE * len(places) > rows.size:
         return np.add.accumulate(rows, axis=1)
     sums = np.zeros_like(flat)
     value = row_end = 0
@@ -259,7 +270,7 @@ def _undo_paeth(stored: np.ndarray, above: np.ndarray) -> np.ndarray:
     changes = stored | above
     changes[1:] = stored[1:] | (above[1:] ^ above[:-1])
     places = np.flatnonzero(changes).tolist()
-    row = np.zeros_like(stored)
+    row = np.zeros(len(stored), np.uint8)
     differences, upper = stored.tobytes(), above.tobytes()
     left = 0
     for place, end in zip(places, [*places[1:], len(row)], strict=False):
