@@ -1,3 +1,4 @@
+import importlib.util
 import runpy
 import sys
 from argparse import Namespace
@@ -102,10 +103,12 @@ def test_nothing_is_fetched_when_start_weights_are_there(tmp_path):
 
 
 def test_imagenet_weights_need_torchvision(monkeypatch):
-    monkeypatch.setattr('importlib.util.find_spec', lambda name: None)
+    from_imagenet = load_config(MAIN, {'load_from': None})
+    from_scratch = load_config(MAIN, {'load_from': None, 'model.backbone.init_cfg': None})
+    monkeypatch.setattr(importlib.util, 'find_spec', lambda name: None)
     with pytest.raises(UserError, match='needs torchvision'):
-        check_start_weights(load_config(MAIN, {'load_from': None}))
-    check_start_weights(load_config(MAIN, {'load_from': None, 'model.backbone.init_cfg': None}))
+        check_start_weights(from_imagenet)
+    check_start_weights(from_scratch)
 
 
 def test_work_dir_of_the_command_line_wins():
