@@ -62,6 +62,8 @@ def find_mids(images: str | os.PathLike, classes: str | os.PathLike | None) -> t
     if classes is not None:
         return read_classes(classes)[0]
     path = Path(images).resolve()
+    if not path.exists():
+        raise UserError('no such file or folder (the images)', path=images)
     if path.suffix == '.arrow':
         return label_space_of(path).mids
     for folder in [path, *path.parents][:4]:
