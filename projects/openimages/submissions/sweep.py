@@ -319,12 +319,13 @@ def draw(path: str | os.PathLike, points: Sequence[Point]) -> None:
         axes.plot([point.size / 1e6 for point in line], [point.mean_ap for point in line],
                   'o-' if expand else 's--', color=f'C{caps.index(cap)}', markersize=4,
                   label=f'{"" if expand else "not "}expanded, '
-                        f'{"all" if cap is None else f"at most {cap}"} an image')
+                        f'{"no cap" if cap is None else f"at most {cap} an image"}')
     best = best_point(points)
     axes.annotate(f'{best.mean_ap:.4f} from {best.score_thr:g}', (best.size / 1e6, best.mean_ap),
                   textcoords='offset points', xytext=(-6, 8), ha='right')
     axes.set(xscale='log', xlabel='file size, MB', ylabel='challenge mAP',
              title='Each line: score thresholds from high (left) to low (right)')
+    axes.margins(y=0.12)
     axes.grid(alpha=0.3)
     axes.legend(fontsize=7)
     with atomic_write(path, 'wb') as file:
