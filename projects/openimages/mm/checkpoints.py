@@ -63,7 +63,8 @@ def read_checkpoint(path: str | os.PathLike, map_location: Any = 'cpu') -> dict:
         with torch.serialization.safe_globals(SAFE_GLOBALS):
             checkpoint = torch.load(path, map_location=map_location, weights_only=True)
     except pickle.UnpicklingError as error:
-        found = re.search(r'Unsupported (?:global|class)[^`\w]*(?:GLOBAL)?\s*`?([\w.]+)', str(error))
+        found = re.search(r'Unsupported (?:global|class)[^`\w]*(?:GLOBAL)?\s*`?([\w.]+)',
+                          str(error))
         asked = f' ({found[1]})' if found else ''
         raise UserError(f'not a checkpoint of tensors and plain values{asked}; it is not read, '
                         'because loading it could run any program', path=path) from None
