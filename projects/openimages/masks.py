@@ -66,7 +66,7 @@ def compress_many(runs: np.ndarray, offsets: np.ndarray) -> list[bytes]:
 
 
 def decompress_counts(counts: bytes) -> np.ndarray:
-    """COCO's compressed counts to run lengths, (R,) int64; MaskError if they are malformed."""
+    """COCO's compressed counts to run lengths, (R,) int32; MaskError if they are malformed."""
     runs, _ = decompress_many([counts])
     return runs
 
@@ -78,43 +78,49 @@ def decompress_many(counts: Sequence[bytes]) -> tuple[np.ndarray, np.ndarray]:
         counts: N compressed masks.
 
     Returns:
-        ``runs`` (R,) int64, all masks' runs one after the other, and ``offsets`` (N + 1,) int64:
+        ``runs`` (R,) int32, all masks' runs one after the other, and ``offsets`` (N + 1,) int64:
         mask ``n`` has ``runs[offsets[n]:offsets[n + 1]]``.
 
     Raises:
         MaskError: an empty string, a character outside the code, or a group without end.
     """
     chars = np.frombuffer(b''.join(counts), np.uint8) - np.uint8(48)
-    if (chars > 0x3F).any():
+    if len(chars) and chars.max() > 0x3F:
         raise MaskError('run lengths with a character outside the code')
     lengths = np.fromiter(map(len, counts), np.int64, len(counts))
     ends = np.cumsum(lengths)
     is_last = chars < 0x20
     if (lengths == 0).any() or not is_last[ends - 1].all():
         raise MaskError('run lengths that stop in the middle')
-    last = np.flatnonzero(is_last)
-    offsets = np.concatenate(([0], np.searchsorted(last, ends)))
-    return _undo_deltas(_join_groups(chars, last), offsets), offsets
+    going_on = np.flatnonzero(~is_last)
+    deltas = (chars[is_last] ^ np.uint8(0x10)).astype(np.int32)
+    deltas -= 0x10  # five bits with sign
+    _add_lower_groups(deltas, chars, going_on)
+    offsets = np.concatenate(([0], ends - np.searchsorted(going_on, ends)))
+    return _undo_deltas(deltas, offsets), offsets
 
 
-def _join_groups(chars: np.ndarray, last: np.ndarray) -> np.ndarray:
-    """Numbers from groups of five bits, least significant first, the topmost bit the sign.
+def _add_lower_groups(values: np.ndarray, chars: np.ndarray, going_on: np.ndarray) -> None:
+    """Put the lower groups of five bits below the numbers' topmost ones, in place.
 
     Args:
-        chars: (B,) uint8, the groups, 0x20 set where the number goes on.
-        last: (R,) int64, where each number has its last group.
+        values: (R,) int32, the topmost group of every number, with its sign.
+        chars: (B,) uint8, all groups.
+        going_on: (K,) int64, which of them are not topmost; few, for most numbers are small.
     """
-    values = (chars[last] ^ np.uint8(0x10)).astype(np.int64) - 0x10  # five bits with sign
-    sizes = np.diff(last, prepend=-1)
-    long = np.flatnonzero(sizes > 1)  # few: most numbers are small
-    if len(long) and sizes[long].max() > 7:
+    if not len(going_on):
+        return
+    owner = going_on - np.arange(len(going_on))  # as many topmost groups come before
+    first = np.flatnonzero(np.append(True, owner[1:] != owner[:-1]))
+    sizes = np.diff(first, append=len(owner))
+    if sizes.max() > 6:
         raise MaskError('a run length of more than 32 bits')
-    digit = 1
-    while len(long):
-        values[long] = values[long] << 5 | (chars[last[long] - digit] & 0x1F)
-        digit += 1
-        long = long[sizes[long] > digit]
-    return values
+    digit = np.arange(len(owner)) - np.repeat(first, sizes)
+    lower = np.add.reduceat((chars[going_on] & 0x1F).astype(np.int64) << (5 * digit), first)
+    whole = (values[owner[first]].astype(np.int64) << (5 * sizes)) + lower
+    if np.abs(whole).max() >= 1 << 32:
+        raise MaskError('a run length of more than 32 bits')
+    values[owner[first]] = whole.astype(np.int32)  # may wrap around, and back in the sums
 
 
 def _undo_deltas(deltas: np.ndarray, offsets: np.ndarray) -> np.ndarray:
@@ -128,10 +134,11 @@ def _undo_deltas(deltas: np.ndarray, offsets: np.ndarray) -> np.ndarray:
                              for first in (offsets[:-1] + place for place in range(3))])
     for parity in range(2):
         chain = deltas[parity::2]
-        total = np.cumsum(chain)
+        total = np.cumsum(chain, dtype=chain.dtype)  # may wrap around, and back below
         begin = np.sort(starts[starts % 2 == parity]) // 2
         base = total[begin] - chain[begin]
-        runs[parity::2] = total - np.repeat(base, np.diff(begin, append=len(chain)))
+        np.subtract(total, np.repeat(base, np.diff(begin, append=len(chain))),
+                    out=runs[parity::2])
     return runs
 
 
@@ -154,7 +161,7 @@ def decode_text(text: str, height: int, width: int) -> Rle:
 def inflate_text(text: str | bytes) -> bytes:
     """The compressed counts inside a mask text, not looked into; MaskError if there are none."""
     try:
-        packed = base64.b64decode(text, validate=True)
+        packed = binascii.a2b_base64(text, strict_mode=True)
     except (binascii.Error, ValueError) as error:
         raise MaskError(f'mask is not base64 ({error}): {_shorten(text)}') from None
     try:

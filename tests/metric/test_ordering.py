@@ -2,7 +2,7 @@
 
 import numpy as np
 import pandas as pd
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
@@ -33,6 +33,7 @@ def test_no_rows():
     assert join([], []) == [[], []]
 
 
+@settings(deadline=None)
 @given(tables(), tables())
 def test_join_is_that_of_pandas(box_keys, mask_keys):
     boxes, masks = (pd.DataFrame(keys, columns=KEYS) for keys in (box_keys, mask_keys))

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from pycocotools import mask as coco_mask
 
@@ -26,6 +26,7 @@ def pixel_masks(draw):
     return np.array(bits).reshape(number, height, width)
 
 
+@settings(deadline=None)
 @given(pixel_masks())
 def test_areas_and_boxes_are_those_of_the_pixels(pixels):
     measured = measure([rle_from_mask(mask) for mask in pixels])
@@ -40,6 +41,7 @@ def test_areas_and_boxes_are_those_of_the_pixels(pixels):
         assert measured.boxes[n].tolist() == expected
 
 
+@settings(deadline=None)
 @given(pixel_masks())
 def test_intersections_are_those_of_the_pixels(pixels):
     rles = [rle_from_mask(mask) for mask in pixels]
@@ -48,6 +50,7 @@ def test_intersections_are_those_of_the_pixels(pixels):
     assert common.tolist() == expected
 
 
+@settings(deadline=None)
 @given(st.lists(st.integers(0, 3), min_size=1, max_size=8))
 def test_empty_runs_change_nothing(runs):
     total = sum(runs)

@@ -167,22 +167,35 @@ def match_image(truth: GroundTruth, detections: Detections,
     class_ids = np.asarray(detections.class_ids, np.int64)
     verified = np.concatenate((truth.verified, truth.class_ids))
     rows = np.flatnonzero(np.isin(class_ids, verified))
-    found = _measure_detections(truth, detections, rows)
-    extent = (found.boxes[:, 1::2] > found.boxes[:, ::2]).all(axis=1)
+    found = _found(truth, detections, rows)
     classes = [_Class(truth, found, members, scores[rows[members]], class_id)
-               for class_id, members in _by_class(class_ids[rows], scores[rows], extent)]
+               for class_id, members in _by_class(class_ids[rows], scores[rows], found.extent)]
     return [_match_classes(classes, rows, scores, class_ids, threshold, image)
             for threshold in thresholds]
 
 
-def _measure_detections(truth: GroundTruth, detections: Detections,
-                        rows: np.ndarray) -> MeasuredMasks:
+@dataclass(frozen=True)
+class _FoundBoxes:
+    """Detections that are boxes, (N, 4) as in :class:`Detections`."""
+
+    boxes: np.ndarray
+
+    @property
+    def extent(self) -> np.ndarray:
+        """(N,) bool: where there is something inside."""
+        return (self.boxes[:, 1::2] > self.boxes[:, ::2]).all(axis=1)
+
+    def take(self, rows: np.ndarray) -> _FoundBoxes:
+        return _FoundBoxes(self.boxes[rows])
+
+
+def _found(truth: GroundTruth, detections: Detections,
+           rows: np.ndarray) -> MeasuredMasks | _FoundBoxes:
     """Rule 3 for the detections in the given rows; without masks, their boxes as they are."""
     if detections.masks is None:
         if truth.masks is not None:
             raise ValueError('detections without masks against ground truth with masks')
-        boxes = np.asarray(detections.boxes, np.float64).reshape(-1, 4)[rows]
-        return MeasuredMasks([None] * len(rows), np.zeros(len(rows), np.int64), boxes)
+        return _FoundBoxes(np.asarray(detections.boxes, np.float64).reshape(-1, 4)[rows])
     masks = [detections.masks[row] for row in rows.tolist()]
     check_same_size([*(truth.measured.rles if truth.measured else ()), *masks])
     return measure(masks)
@@ -210,38 +223,42 @@ class _Class:
         class_id: the class.
     """
 
-    def __init__(self, truth: GroundTruth, found: MeasuredMasks, members: np.ndarray,
-                 scores: np.ndarray, class_id: int) -> None:
+    def __init__(self, truth: GroundTruth, found: MeasuredMasks | _FoundBoxes,
+                 members: np.ndarray, scores: np.ndarray, class_id: int) -> None:
         self.members = members
         self.scores = scores
         instances = np.flatnonzero(truth.class_ids == class_id)
         self.stages: list[_Stage] = []
         if not len(instances):
             return
+        found = found.take(members)
         has_mask = np.zeros(len(instances), bool)
         if truth.measured is not None:
             has_mask = truth.measured.areas[instances] > 0
             self._add_mask_stages(truth, found, instances[has_mask])
-        self._add_box_stages(truth, found, instances[~has_mask])
+        self._add_box_stages(truth, found.boxes, instances[~has_mask])
 
     def _add_mask_stages(self, truth: GroundTruth, found: MeasuredMasks,
                          instances: np.ndarray) -> None:
-        areas = found.areas[self.members]
-        masks, others = found.take(self.members), truth.measured.take(instances)
-        common = np.zeros((len(masks.rles), len(others.rles)), np.int64)
-        near = np.flatnonzero(box_intersections(masks.boxes, others.boxes).any(axis=1))
-        common[near] = mask_intersections([masks.rles[row] for row in near.tolist()], others.rles,
-                                          areas[near])
+        if not len(instances):
+            return
+        others = truth.measured.take(instances)
+        common = np.zeros((len(found.rles), len(others.rles)), np.int64)
+        near = np.flatnonzero(box_intersections(
+            found.boxes, truth.measured.boxes[instances]).any(axis=1))
+        common[near] = mask_intersections([found.rles[row] for row in near.tolist()], others.rles,
+                                          found.areas[near])
         group = truth.is_group_of[instances]
-        iou = mask_iou(common[:, ~group], areas, truth.measured.areas[instances[~group]])
+        iou = mask_iou(common[:, ~group], found.areas, others.areas[~group])
         self._add(iou, instances[~group], absorbs=False, counts=True)
-        self._add(mask_ioa(common[:, group], areas), instances[group], absorbs=True, counts=True)
+        self._add(mask_ioa(common[:, group], found.areas), instances[group], absorbs=True,
+                  counts=True)
 
-    def _add_box_stages(self, truth: GroundTruth, found: MeasuredMasks,
+    def _add_box_stages(self, truth: GroundTruth, boxes: np.ndarray,
                         instances: np.ndarray) -> None:
         group = truth.is_group_of[instances]
         single, group = instances[~group], instances[group]
-        boxes, counts = found.boxes[self.members], truth.measured is None
+        counts = truth.measured is None
         self._add(box_iou(boxes, truth.boxes[single]), single, absorbs=False, counts=counts)
         self._add(box_ioa(boxes, truth.boxes[group]), group, absorbs=True, counts=counts)
 

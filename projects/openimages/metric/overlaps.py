@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 from pycocotools import mask as coco_mask
@@ -23,21 +24,36 @@ class MeasuredMasks:
     Attributes:
         rles: N RLEs, None where there was none.
         areas: (N,) int64 in pixels, 0 where there was none.
-        boxes: (N, 4) float64 tight box in 0..1, zeros for an empty mask.
     """
 
     rles: Sequence[Rle | None]
     areas: np.ndarray
-    boxes: np.ndarray
+
+    @cached_property
+    def boxes(self) -> np.ndarray:
+        """(N, 4) float64 tight boxes in 0..1, zeros for an empty mask."""
+        boxes = np.zeros((len(self.rles), 4))
+        rows = np.flatnonzero(self.areas > 0)
+        if len(rows):
+            masks = [self.rles[row] for row in rows.tolist()]
+            sizes = np.array([mask['size'] for mask in masks], np.int64)
+            x, y, width, height = coco_mask.toBbox(masks).reshape(-1, 4).T
+            boxes[rows] = np.column_stack((x / sizes[:, 1], (x + width) / sizes[:, 1],
+                                           y / sizes[:, 0], (y + height) / sizes[:, 0]))
+        return boxes
+
+    @property
+    def extent(self) -> np.ndarray:
+        """(N,) bool: where there is something inside."""
+        return self.areas > 0
 
     def take(self, rows: np.ndarray) -> MeasuredMasks:
         """The masks in the given rows, (K,) int."""
-        return MeasuredMasks([self.rles[row] for row in rows.tolist()], self.areas[rows],
-                             self.boxes[rows])
+        return MeasuredMasks([self.rles[row] for row in rows.tolist()], self.areas[rows])
 
 
 def measure(masks: Sequence[Rle | None]) -> MeasuredMasks:
-    """Areas and tight boxes of masks.
+    """Areas of masks, and tight boxes where they are asked for.
 
     Run lengths are checked and, where need be, brought to the form that pycocotools' own code for
     boxes and overlaps relies on: no empty run after the first.
@@ -46,48 +62,35 @@ def measure(masks: Sequence[Rle | None]) -> MeasuredMasks:
         MaskError: malformed run lengths, or runs that do not fill the image.
     """
     areas = np.zeros(len(masks), np.int64)
-    boxes = np.zeros((len(masks), 4))
     rles = list(masks)
-    present = np.flatnonzero([mask is not None for mask in masks])
-    if len(present):
+    present = [n for n, mask in enumerate(rles) if mask is not None]
+    if present:
         sizes = np.array([rles[n]['size'] for n in present], np.int64)
         runs, offsets = decompress_many([rles[n]['counts'] for n in present])
-        _check_runs(runs, offsets, sizes)
-        areas[present] = _areas(runs, offsets)
+        areas[present] = _areas(runs, offsets, sizes)
         for n, edges in _edges_of_unusual_runs(runs, offsets):
             rles[present[n]] = rle_from_edges(edges, *sizes[n].tolist())
-        pixels = coco_mask.toBbox([rles[n] for n in present])
-        boxes[present] = _normalised(pixels, sizes)
-    return MeasuredMasks(rles, areas, boxes)
+    return MeasuredMasks(rles, areas)
 
 
-def _check_runs(runs: np.ndarray, offsets: np.ndarray, sizes: np.ndarray) -> None:
-    pixels = np.add.reduceat(runs, offsets[:-1])
-    if (runs < 0).any():
+def _areas(runs: np.ndarray, offsets: np.ndarray, sizes: np.ndarray) -> np.ndarray:
+    """(N,) pixels of the masks, the sum of every second run; a MaskError if the runs are wrong."""
+    if runs.min() < 0:
         raise MaskError('mask with a negative run length')
+    at_even, at_odd = (np.concatenate(([0], np.cumsum(runs[parity::2]))) for parity in range(2))
+    at_even = np.diff(at_even[(offsets + 1) // 2])
+    at_odd = np.diff(at_odd[offsets // 2])
+    pixels = at_even + at_odd
     for n in np.flatnonzero(pixels != sizes.prod(axis=1))[:1]:
         raise MaskError(f'mask of {pixels[n]} pixels, expected {sizes[n, 1]} x {sizes[n, 0]}')
-
-
-def _areas(runs: np.ndarray, offsets: np.ndarray) -> np.ndarray:
-    """(N,) pixels of the masks: the sum of every second run."""
-    zeros_less_ones = runs.copy()
-    zeros_less_ones[1::2] *= -1  # as if every mask began at an even place
-    starts = offsets[:-1]
-    difference = np.add.reduceat(zeros_less_ones, starts) * (1 - starts % 2 * 2)
-    return (np.add.reduceat(runs, starts) - difference) // 2
-
-
-def _normalised(pixels: np.ndarray, sizes: np.ndarray) -> np.ndarray:
-    """Boxes ``x, y, width, height`` in pixels as ``XMin, XMax, YMin, YMax`` in 0..1."""
-    x, y, width, height = pixels.reshape(-1, 4).T
-    return np.column_stack((x / sizes[:, 1], (x + width) / sizes[:, 1],
-                            y / sizes[:, 0], (y + height) / sizes[:, 0]))
+    return np.where(offsets[:-1] % 2, at_even, at_odd)  # a mask's first run is zeros
 
 
 def _edges_of_unusual_runs(runs: np.ndarray,
                            offsets: np.ndarray) -> list[tuple[int, np.ndarray]]:
     """Masks with an empty run after their first, and where their pixels really change."""
+    if len(runs) - np.count_nonzero(runs) == np.count_nonzero(runs[offsets[:-1]] == 0):
+        return []
     empty = runs == 0
     empty[offsets[:-1]] = False
     unusual = np.unique(np.searchsorted(offsets, np.flatnonzero(empty), side='right') - 1)
