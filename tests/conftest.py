@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 from projects.openimages.labels import LabelSpace
 from tests.helpers import REPOSITORY, write_classes
@@ -22,3 +23,8 @@ def real_data() -> Path:
 def small_labels(tmp_path) -> LabelSpace:
     """Six classes: animal > (cat, dog), toy > (bear), animal > bear; and a lone cup."""
     return LabelSpace.read(*write_classes(tmp_path))
+
+
+# A loaded machine is no failure: hypothesis's time limit an example is switched off for all tests.
+settings.register_profile('no deadline', deadline=None)
+settings.load_profile('no deadline')
