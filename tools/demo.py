@@ -89,7 +89,7 @@ def evaluator_files(out: Path) -> EvaluatorFiles:
 
 def summary(out: Path, runner: StepRunner, seconds: float) -> str:
     """What came out, with both numbers; a UserError where they differ."""
-    files = evaluator_files(out)
+    files = evaluator_files(ROOT / out)
     comparison = Comparison(read_metrics(files.output_metrics),
                             read_metrics(official_path(files)), 0., 0.)
     ours, official = (next(value for key, value in metrics.items() if key.endswith(MAP_KEY))
@@ -125,7 +125,7 @@ def main() -> None:
     for number, step in enumerate(steps, 1):
         print(f'\n== {number}/{len(steps)}  {step.title}', flush=True)
         runner.run(step)
-    print(summary(ROOT / out, runner, time.monotonic() - start))
+    print(summary(out, runner, time.monotonic() - start))
 
 
 if __name__ == '__main__':
