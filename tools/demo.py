@@ -20,8 +20,8 @@ from projects.openimages.support import UserError, run_command
 CONFIG = 'configs/oi_mask_rcnn_r50_demo.py'
 PACKAGE = ROOT / 'projects' / 'openimages'
 BASICS = [PACKAGE / name for name in ('labels.py', 'masks.py', 'support.py')]
-MODEL = [PACKAGE / 'mm', PACKAGE / 'annotations' / 'index.py', PACKAGE / 'submissions',
-         PACKAGE / 'metric', ROOT / 'configs', *BASICS]
+TRAINING = [PACKAGE / 'mm', PACKAGE / 'annotations' / 'index.py', ROOT / 'configs', *BASICS]
+MODEL = [*TRAINING, PACKAGE / 'submissions', PACKAGE / 'metric']
 METRIC = [PACKAGE / 'metric', PACKAGE / 'challenge_csv.py', *BASICS]
 MAP_KEY = 'mAP@0.5IOU'
 
@@ -51,7 +51,7 @@ def plan(out: Path) -> list[Step]:
              [*drawing, *BASICS], ['prepare']),
         Step('train', 'Train Mask R-CNN from scratch',
              [python, 'tools/train.py', CONFIG, '--work-dir', str(train), *options],
-             [train, checkpoint], MODEL, ['prepare'], ['--resume'], MMEngineLines()),
+             [train, checkpoint], TRAINING, ['prepare'], ['--resume'], MMEngineLines()),
         Step('test', 'Test on validation: our metric, predictions in TF format, pictures',
              [python, 'tools/test.py', CONFIG, str(checkpoint), '--work-dir', str(out / 'test'),
               '--submission', str(out / 'predictions_tf.csv'), '--submission-format', 'tf',
