@@ -11,9 +11,9 @@ from projects.openimages.mm import (  # noqa: F401
     loading,
     loops,
     mask_head,
+    outputs,
     samplers,
     submission_dump,
-    test_outputs,
     transforms,
     tta,
 )
