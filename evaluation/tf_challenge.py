@@ -32,7 +32,8 @@ from projects.openimages.challenge_evaluation import EvaluatorFiles
 from projects.openimages.submissions.formats import KAGGLE, TF, Submission, write_submission
 from projects.openimages.support import UserError, atomic_write, progress, run_command
 
-INSTALL = 'make setup, or pip install -r requirements/tf_evaluator.txt --no-deps'
+INSTALL = ('make setup, or pip install -r requirements/tf_evaluator.txt and then '
+           'pip install --no-deps -r requirements/tf_evaluator_nodeps.txt')
 _ALIASES = {'float': float, 'NAN': np.nan}
 
 
