@@ -23,4 +23,4 @@ lint: setup
 	@$(VENV_PYTHON) -m ruff check .
 
 parity: setup
-	@$(VENV_PYTHON) -m tests.parity_cases --cases $(CASES)
+	@$(VENV_PYTHON) -m tests.evaluation.parity_cases --cases $(CASES)

@@ -37,7 +37,7 @@ def run_once(images: int, detections: int, out: Path) -> None:
 
     from projects.openimages.labels import LabelSpace
     from projects.openimages.masks import rle_from_crop
-    from projects.openimages.mm.submission_dump import add_submission_dump
+    from projects.openimages.mm.evaluation.submission_dump import add_submission_dump
 
     mids = tuple(f'/m/0{n:03}' for n in range(300))
 

@@ -27,10 +27,10 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from projects.openimages.annotations.coco import write_coco
-from projects.openimages.annotations.index import IndexColumns, write_index
-from projects.openimages.annotations.packed import encode_packed
-from projects.openimages.annotations.png import PackedMask
+from projects.openimages.data.export.coco import write_coco
+from projects.openimages.data.index import IndexColumns, write_index
+from projects.openimages.data.mask_files.packed import encode_packed
+from projects.openimages.data.mask_files.png import PackedMask
 from projects.openimages.labels import LabelSpace
 
 MASKS_PER_IMAGE = 2_125_000 / 848_512
@@ -126,8 +126,8 @@ def measure(kind: str, folder: Path, items: int) -> dict[str, float]:
     from mmdet.datasets.samplers import ClassAwareSampler
     from mmdet.datasets.transforms import LoadAnnotations
 
-    from projects.openimages.mm.dataset import OpenImagesInstanceDataset
-    from projects.openimages.mm.samplers import InfiniteClassAwareSampler
+    from projects.openimages.mm.datasets.openimages import OpenImagesInstanceDataset
+    from projects.openimages.mm.datasets.samplers import InfiniteClassAwareSampler
     before = memory()
     start = time.perf_counter()
     options = {'data_prefix': {'img': 'images/'}, 'pipeline': [], 'test_mode': False,

@@ -30,7 +30,7 @@ from mmengine.config import ConfigDict
 from pycocotools import mask as coco_mask
 
 from projects.openimages.masks import encode_text
-from projects.openimages.mm.mask_head import BoxMaskHead
+from projects.openimages.mm.models.mask_head import BoxMaskHead
 
 TEST_CFG = ConfigDict(mask_thr_binary=0.5)
 SMALL_HEAD = {'num_convs': 0, 'in_channels': 1, 'conv_out_channels': 1, 'num_classes': 1,

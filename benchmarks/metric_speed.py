@@ -28,8 +28,8 @@ from PIL import Image, ImageDraw
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
+from projects.openimages.common.progress import progress  # noqa: E402
 from projects.openimages.masks import encode_text, rle_from_mask  # noqa: E402
-from projects.openimages.support import progress  # noqa: E402
 
 WIDTH, HEIGHT = 1024, 768
 NUM_CLASSES = 300

@@ -34,11 +34,11 @@ from tqdm import tqdm
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from projects.openimages.annotations.archives import find_masks
-from projects.openimages.annotations.layout import SplitFiles
-from projects.openimages.annotations.parallel import run_in_order
-from projects.openimages.annotations.problems import ProblemLog
-from projects.openimages.annotations.shards import MASKS_PER_SHARD, Part, Shard, process_shard
+from projects.openimages.common.parallel import run_in_order
+from projects.openimages.data.layout import SplitFiles
+from projects.openimages.data.mask_files.archives import find_masks
+from projects.openimages.data.prepare.shards import MASKS_PER_SHARD, Part, Shard, process_shard
+from projects.openimages.data.problems import ProblemLog
 
 HEX = '0123456789abcdef'
 

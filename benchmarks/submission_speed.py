@@ -25,17 +25,17 @@ import numpy as np
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from benchmarks.metric_speed import HEIGHT, SHAPES, VARIANTS, WIDTH, Mask, make_masks
-from projects.openimages.annotations.index import IndexColumns, write_index
-from projects.openimages.annotations.tf_ground_truth import write_tf_ground_truth
+from projects.openimages.data.export.tf_ground_truth import write_tf_ground_truth
+from projects.openimages.data.index import IndexColumns, write_index
 from projects.openimages.labels import LabelSpace
 from projects.openimages.masks import inflate_text
-from projects.openimages.submissions.expand import expand_detections
 from projects.openimages.submissions.formats import (
     Detection,
     ImageDetections,
     score_text,
     write_submission,
 )
+from projects.openimages.submissions.selection import expand_detections
 
 ROOT = Path(__file__).resolve().parents[1]
 PARENTS, LEAVES = 25, 275
@@ -82,7 +82,7 @@ def write_ground_truth(path: Path, images: int, count: int, masks: list[list[Mas
     classes = np.array([detections(n, count, masks, space)[0] for n in range(images)], np.int16)
     shapes = (np.arange(images)[:, None] + np.arange(INSTANCES)).ravel() % SHAPES
     with_mask = np.tile(np.arange(INSTANCES) < 5, images)
-    counts = [inflate_text(masks[shape][0].text) if has else b''
+    counts = [inflate_text(masks[shape][0].text, HEIGHT, WIDTH) if has else b''
               for shape, has in zip(shapes.tolist(), with_mask.tolist(), strict=True)]
     total = images * INSTANCES
     write_index(path, IndexColumns(

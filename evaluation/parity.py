@@ -16,8 +16,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from evaluation.tf_challenge import official, read_metrics, run_official
-from projects.openimages.challenge_evaluation import EvaluatorFiles, evaluate_files
-from projects.openimages.support import run_command
+from projects.openimages.challenge.evaluate import EvaluatorFiles, evaluate_files
+from projects.openimages.common.errors import run_command
 
 TOLERANCE = 1e-9
 

@@ -28,9 +28,11 @@ from types import ModuleType
 
 import numpy as np
 
-from projects.openimages.challenge_evaluation import EvaluatorFiles
+from projects.openimages.challenge.evaluate import EvaluatorFiles
+from projects.openimages.common.errors import UserError, run_command
+from projects.openimages.common.files import atomic_write
+from projects.openimages.common.progress import progress
 from projects.openimages.submissions.formats import KAGGLE, TF, Submission, write_submission
-from projects.openimages.support import UserError, atomic_write, progress, run_command
 
 INSTALL = ('make setup, or pip install -r requirements/tf_evaluator.txt and then '
            'pip install --no-deps -r requirements/tf_evaluator_nodeps.txt')

@@ -5,8 +5,8 @@ import json
 import numpy as np
 import pytest
 
+from projects.openimages.common.errors import UserError
 from projects.openimages.labels import LabelSpace, read_label_map, write_label_map
-from projects.openimages.support import UserError
 from tests.helpers import write_classes
 
 ANIMAL, CAT, DOG, TOY, BEAR, CUP = range(6)

@@ -7,15 +7,15 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from projects.openimages.annotations.index import PreparedIndex
-from projects.openimages.contact_sheets import (
+from projects.openimages.common.errors import UserError, run_command
+from projects.openimages.data.index import PreparedIndex
+from projects.openimages.visualization.contact_sheets import (
     choose_rows,
     contact_sheets,
     find_class,
     images_with_problem,
     write_pages,
 )
-from projects.openimages.support import UserError, run_command
 
 
 def parse_args() -> argparse.Namespace:

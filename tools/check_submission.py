@@ -11,9 +11,9 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from projects.openimages.common.errors import EXIT_USER_ERROR, run_command
 from projects.openimages.submissions.check import check_submission
 from projects.openimages.submissions.image_list import find_mids, read_image_list
-from projects.openimages.support import EXIT_USER_ERROR, run_command
 
 
 def parse_args() -> argparse.Namespace:

@@ -7,10 +7,10 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from projects.openimages.common.errors import run_command
 from projects.openimages.submissions.convert import convert
 from projects.openimages.submissions.formats import FORMATS, KAGGLE, TF, Submission
 from projects.openimages.submissions.image_list import read_image_list
-from projects.openimages.support import run_command
 
 
 def parse_args() -> argparse.Namespace:

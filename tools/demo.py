@@ -13,16 +13,16 @@ from mmengine.config import Config
 
 from evaluation.parity import Comparison, official_path
 from evaluation.tf_challenge import read_metrics
-from projects.openimages.challenge_evaluation import EvaluatorFiles
-from projects.openimages.steps import MMEngineLines, Step, StepRunner
-from projects.openimages.support import UserError, run_command
+from projects.openimages.challenge.evaluate import EvaluatorFiles
+from projects.openimages.common.errors import UserError, run_command
+from projects.openimages.demo.steps import MMEngineLines, Step, StepRunner
 
 CONFIG = 'configs/oi_mask_rcnn_r50_demo.py'
 PACKAGE = ROOT / 'projects' / 'openimages'
-BASICS = [PACKAGE / name for name in ('labels.py', 'masks.py', 'support.py')]
-TRAINING = [PACKAGE / 'mm', PACKAGE / 'annotations' / 'index.py', ROOT / 'configs', *BASICS]
+BASICS = [PACKAGE / name for name in ('labels.py', 'masks.py', 'common')]
+TRAINING = [PACKAGE / 'mm', PACKAGE / 'data' / 'index.py', ROOT / 'configs', *BASICS]
 MODEL = [*TRAINING, PACKAGE / 'submissions', PACKAGE / 'metric']
-METRIC = [PACKAGE / 'metric', PACKAGE / 'challenge_csv.py', *BASICS]
+METRIC = [PACKAGE / 'metric', PACKAGE / 'challenge', *BASICS]
 MAP_KEY = 'mAP@0.5IOU'
 
 
@@ -34,17 +34,17 @@ def plan(out: Path) -> list[Step]:
     checkpoint = train / f'iter_{max_iters}.pth'
     options = ['--cfg-options', f'data_root={data}/']
     python = sys.executable
-    drawing = [PACKAGE / 'drawing.py', PACKAGE / 'contact_sheets.py']
+    drawing = [PACKAGE / 'visualization']
     scoring = evaluator_files(out)
     return [
         Step('data', 'Demo data in the official layout',
              [python, 'tools/make_demo_data.py', '--out', str(data)], [data / 'images'],
-             [PACKAGE / 'demo_data', *BASICS]),
+             [PACKAGE / 'demo', *BASICS]),
         Step('prepare', 'Prepare: official files to index, COCO JSON, TF ground truth, report',
              [python, 'tools/prepare_data.py', '--data-root', str(data),
               '--split', 'train', 'validation', 'test'],
              [prepared / split / 'index.arrow' for split in ('train', 'validation', 'test')],
-             [PACKAGE / 'annotations', *BASICS], ['data']),
+             [PACKAGE / 'data', *BASICS], ['data']),
         Step('pictures', 'Look at the ground truth',
              [python, 'tools/browse_dataset.py', '--data-root', str(data),
               '--out', str(out / 'ground_truth.png')], [out / 'ground_truth.png'],

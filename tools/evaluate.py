@@ -10,8 +10,8 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from projects.openimages.challenge_evaluation import EvaluatorFiles, evaluate_files
-from projects.openimages.support import run_command
+from projects.openimages.challenge.evaluate import EvaluatorFiles, evaluate_files
+from projects.openimages.common.errors import run_command
 
 
 def main() -> None:

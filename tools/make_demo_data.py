@@ -7,8 +7,8 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from projects.openimages.demo_data import DEFAULT_IMAGES, make_demo_data
-from projects.openimages.support import run_command
+from projects.openimages.common.errors import run_command
+from projects.openimages.demo import DEFAULT_IMAGES, make_demo_data
 
 
 def parse_args() -> argparse.Namespace:

@@ -11,11 +11,11 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from projects.openimages.common.errors import UserError, run_command
 from projects.openimages.submissions.formats import FORMATS
 from projects.openimages.submissions.image_list import label_space_of
 from projects.openimages.submissions.merge import METHODS, MergeOptions
 from projects.openimages.submissions.merge_files import Output, merge_submissions
-from projects.openimages.support import UserError, run_command
 
 
 def parse_args() -> argparse.Namespace:

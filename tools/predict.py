@@ -9,7 +9,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from mmengine.config import DictAction
 
-from projects.openimages.support import UserError, run_command
+from projects.openimages.common.errors import UserError, run_command
 
 
 def parse_args() -> argparse.Namespace:
@@ -37,8 +37,8 @@ def main() -> None:
         raise UserError(f'--score-thr {args.score_thr}, expected 0 to 1')
     import torch
 
-    from projects.openimages.mm import config as configs
-    from projects.openimages.mm.predict import Predictor, find_images, predict
+    from projects.openimages.mm.engine import config as configs
+    from projects.openimages.mm.engine.predict import Predictor, find_images, predict
 
     images = find_images(args.images)
     cfg = configs.load_config(args.config, args.cfg_options)

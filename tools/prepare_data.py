@@ -10,14 +10,14 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from projects.openimages.annotations.layout import (
+from projects.openimages.common.errors import run_command
+from projects.openimages.data.layout import (
     SPLITS,
     find_classes,
     find_split,
     read_classes_of,
 )
-from projects.openimages.annotations.prepare import REPORTS, PrepareOptions, prepare_split
-from projects.openimages.support import run_command
+from projects.openimages.data.prepare.run import REPORTS, PrepareOptions, prepare_split
 
 
 def parse_arguments() -> argparse.Namespace:

@@ -11,8 +11,8 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from projects.openimages.common.errors import UserError, run_command
 from projects.openimages.submissions import sweep
-from projects.openimages.support import UserError, run_command
 
 
 def parse_args() -> argparse.Namespace:

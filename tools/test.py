@@ -10,7 +10,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from mmengine.config import Config, DictAction
 
-from projects.openimages.support import UserError, run_command
+from projects.openimages.common.errors import UserError, run_command
 
 
 def parse_args() -> argparse.Namespace:
@@ -68,8 +68,8 @@ def check_options(args: argparse.Namespace) -> None:
 
 def add_outputs(cfg: Config, args: argparse.Namespace) -> None:
     """Put what the options ask for into the config."""
-    from projects.openimages.mm.config import add_dump, select_detections, use_tta
-    from projects.openimages.mm.submission_dump import add_submission_dump
+    from projects.openimages.mm.engine.config import add_dump, select_detections, use_tta
+    from projects.openimages.mm.evaluation.submission_dump import add_submission_dump
 
     if args.tta:
         use_tta(cfg)
@@ -94,9 +94,9 @@ def main() -> None:
     check_options(args)
     from mmengine.runner import Runner
 
-    from projects.openimages.mm import config as configs
-    from projects.openimages.mm.checkpoints import read_checkpoint
-    from projects.openimages.mm.predict import check_class_count
+    from projects.openimages.mm.engine import config as configs
+    from projects.openimages.mm.engine.checkpoints import read_checkpoint
+    from projects.openimages.mm.engine.predict import check_class_count
 
     cfg = configs.load_config(args.config, args.cfg_options)
     configs.set_work_dir(cfg, args.work_dir, args.config)

@@ -10,7 +10,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from mmengine.config import DictAction
 
-from projects.openimages.support import run_command
+from projects.openimages.common.errors import run_command
 
 
 def parse_args() -> argparse.Namespace:
@@ -36,7 +36,7 @@ def main() -> None:
     args = parse_args()
     from mmengine.runner import Runner, find_latest_checkpoint
 
-    from projects.openimages.mm import config as configs
+    from projects.openimages.mm.engine import config as configs
 
     cfg = configs.load_config(args.config, args.cfg_options)
     configs.set_work_dir(cfg, args.work_dir, args.config)

@@ -10,7 +10,8 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from projects.openimages.support import atomic_write, run_command
+from projects.openimages.common.errors import run_command
+from projects.openimages.common.files import atomic_write
 
 CONFIG = Path(__file__).resolve().parents[1] / 'configs' / 'oi_mask_rcnn_r50.py'
 
@@ -27,8 +28,8 @@ def main() -> None:
 
     import torch
 
-    from projects.openimages.mm.checkpoints import read_checkpoint, trim
-    from projects.openimages.mm.config import build_model, load_config
+    from projects.openimages.mm.engine.checkpoints import read_checkpoint, trim
+    from projects.openimages.mm.engine.config import build_model, load_config
 
     checkpoint = read_checkpoint(args.input)
     cfg = load_config(args.config, {'num_classes': args.num_classes})

@@ -22,7 +22,8 @@ from functools import cached_property
 
 import numpy as np
 
-from projects.openimages.support import UserError, atomic_write
+from projects.openimages.common.errors import UserError
+from projects.openimages.common.files import atomic_write
 
 
 @dataclass(frozen=True, eq=False)

@@ -31,6 +31,10 @@ class MaskError(ValueError):
     """Text or bytes that are not a mask of the size they should have."""
 
 
+MAX_PIXELS = 100_000_000
+"""Images and masks that claim more are refused before memory is taken; the largest Open Images
+originals have 25M."""
+
 # Five bits a group, the group's fifth as sign, so n groups hold [-2**(5n-1), 2**(5n-1)).
 _GROUP_LIMITS = 1 << (5 * np.arange(1, 8, dtype=np.int64) - 1)
 
@@ -153,21 +157,56 @@ def decode_text(text: str, height: int, width: int) -> Rle:
     Raises:
         MaskError: not base64, not zlib, malformed run lengths, or a mask of another size.
     """
-    rle: Rle = {'size': [height, width], 'counts': inflate_text(text)}
+    rle: Rle = {'size': [height, width], 'counts': inflate_text(text, height, width)}
     check_sizes([rle])
     return rle
 
 
-def inflate_text(text: str | bytes) -> bytes:
-    """The compressed counts inside a mask text, not looked into; MaskError if there are none."""
+def inflate_text(text: str | bytes, height: int, width: int) -> bytes:
+    """The compressed counts inside a mask text, not looked into.
+
+    No more is inflated than the run lengths of such an image can need, so a text of a megabyte
+    cannot become gigabytes.
+
+    Args:
+        text: ``base64(zlib(counts))``.
+        height, width: of the mask's image.
+
+    Raises:
+        MaskError: not base64, not zlib or cut, longer than any mask of that size, or an image of
+            more than ``MAX_PIXELS``.
+    """
+    limit = longest_counts(height, width)
     try:
         packed = binascii.a2b_base64(text, strict_mode=True)
     except (binascii.Error, ValueError) as error:
         raise MaskError(f'mask is not base64 ({error}): {_shorten(text)}') from None
+    inflater = zlib.decompressobj()
     try:
-        return zlib.decompress(packed)
+        counts = inflater.decompress(packed, limit + 1)
     except zlib.error as error:
         raise MaskError(f'mask is not zlib data ({error}): {_shorten(text)}') from None
+    if len(counts) > limit:
+        raise MaskError(f'mask inflates to more than {limit} bytes, the most that an image of '
+                        f'{width}x{height} can need: {_shorten(text)}')
+    if not inflater.eof or inflater.unused_data:
+        kind = 'has more behind its zlib data' if inflater.eof else 'is zlib data cut short'
+        raise MaskError(f'mask {kind}: {_shorten(text)}')
+    return counts
+
+
+def longest_counts(height: int, width: int) -> int:
+    """The most bytes that the compressed counts of an image of that size can have.
+
+    Runs of one pixel take a byte each, and longer ones fewer bytes than pixels; twice that leaves
+    room for the empty runs that some programs write.
+
+    Raises:
+        MaskError: a size below 1, or more than ``MAX_PIXELS``.
+    """
+    if height < 1 or width < 1 or height * width > MAX_PIXELS:
+        raise MaskError(f'an image of {width}x{height}, expected 1 to {MAX_PIXELS} pixels')
+    return 2 * height * width + 64
 
 
 def _shorten(text: str | bytes) -> str:

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from projects.openimages.demo_data import make_demo_data
+from projects.openimages.demo import make_demo_data
 from tests.helpers import run_tool
 
 

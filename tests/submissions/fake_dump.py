@@ -2,11 +2,10 @@
 
 import numpy as np
 
-from projects.openimages.annotations.index import PreparedIndex
-from projects.openimages.challenge_evaluation import EvaluatorFiles, evaluate_files
-from projects.openimages.demo_data import make_demo_data
+from projects.openimages.challenge.evaluate import EvaluatorFiles, evaluate_files
+from projects.openimages.data.index import PreparedIndex
+from projects.openimages.demo import make_demo_data
 from projects.openimages.masks import encode_text, rle_from_mask, rle_to_mask
-from projects.openimages.submissions.expand import select_detections
 from projects.openimages.submissions.formats import (
     Detection,
     ImageDetections,
@@ -14,6 +13,7 @@ from projects.openimages.submissions.formats import (
     score_text,
     write_submission,
 )
+from projects.openimages.submissions.selection import select_detections
 from tests.helpers import run_tool
 
 

@@ -4,12 +4,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from projects.openimages.common.errors import UserError
 from projects.openimages.masks import encode_text, rle_from_crop
 from projects.openimages.submissions import check
 from projects.openimages.submissions.check import check_submission
 from projects.openimages.submissions.formats import HEADERS
 from projects.openimages.submissions.image_list import find_mids, read_image_list
-from projects.openimages.support import UserError
 from tests.helpers import assert_one_line_error, run_tool, write_classes
 
 MIDS = ('/m/0cat', '/m/0dog')

@@ -2,10 +2,10 @@
 
 import pytest
 
+from projects.openimages.common.errors import UserError
 from projects.openimages.submissions.convert import convert
 from projects.openimages.submissions.formats import HEADERS
 from projects.openimages.submissions.image_list import read_image_list
-from projects.openimages.support import UserError
 from tests.helpers import assert_one_line_error, run_tool
 
 KAGGLE = HEADERS['kaggle'] + ('\nb,4,3,/m/0cat 0.9 eJw= /m/0dog 0.25 eJz+/A==\nempty,7,8,\n'

@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from projects.openimages.common.errors import UserError
 from projects.openimages.submissions.formats import (
     FORMATS,
     HEADERS,
@@ -16,7 +17,6 @@ from projects.openimages.submissions.formats import (
     score_text,
     write_submission,
 )
-from projects.openimages.support import UserError
 
 CAT, DOG = Detection('/m/0cat', '0.9', 'eJw='), Detection('/m/0dog', '0.25', 'eJz+/A==')
 IMAGES = [ImageDetections('b1', 4, 3, [CAT, DOG]), ImageDetections('a2', 5, 6, [DOG])]

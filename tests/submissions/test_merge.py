@@ -5,12 +5,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from projects.openimages.common.errors import UserError
 from projects.openimages.masks import encode_text, rle_from_crop, rle_from_mask, rle_to_mask
 from projects.openimages.submissions.formats import HEADERS, Submission
 from projects.openimages.submissions.image_list import label_space_of
 from projects.openimages.submissions.merge import METHODS, MergeOptions, fuse, merge_class
 from projects.openimages.submissions.merge_files import Output, merge_submissions
-from projects.openimages.support import UserError
 from tests.helpers import assert_one_line_error, run_tool
 from tests.submissions.fake_dump import evaluate, fake_dump, prepare_demo, reselect
 

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from projects.openimages.common.errors import UserError
 from projects.openimages.submissions.image_list import label_space_of
 from projects.openimages.submissions.sweep import (
     Point,
@@ -15,7 +16,6 @@ from projects.openimages.submissions.sweep import (
     smallest_near_best,
     sweep,
 )
-from projects.openimages.support import UserError
 from tests.helpers import assert_one_line_error, run_tool
 from tests.submissions.fake_dump import evaluate, fake_dump, prepare_demo, reselect
 

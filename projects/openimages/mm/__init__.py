@@ -3,17 +3,16 @@
 Configs do so with ``custom_imports = dict(imports=['projects.openimages.mm'])``.
 """
 
-from projects.openimages.mm import (  # noqa: F401
-    assigners,
-    challenge_metric,
-    checkpoints,
-    dataset,
+from projects.openimages.mm.datasets import (  # noqa: F401
     loading,
-    loops,
-    mask_head,
-    outputs,
+    openimages,
     samplers,
-    submission_dump,
     transforms,
-    tta,
 )
+from projects.openimages.mm.engine import checkpoints, loops  # noqa: F401
+from projects.openimages.mm.evaluation import (  # noqa: F401
+    challenge_metric,
+    outputs,
+    submission_dump,
+)
+from projects.openimages.mm.models import assigners, mask_head, tta  # noqa: F401

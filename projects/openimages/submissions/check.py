@@ -19,6 +19,8 @@ from pathlib import Path
 
 import numpy as np
 
+from projects.openimages.common.errors import UserError
+from projects.openimages.common.progress import progress
 from projects.openimages.masks import MaskError, Rle, area, check_sizes, inflate_text
 from projects.openimages.submissions.formats import (
     KAGGLE,
@@ -28,7 +30,6 @@ from projects.openimages.submissions.formats import (
     parse_row,
 )
 from projects.openimages.submissions.image_list import ImageSizes
-from projects.openimages.support import UserError, progress
 
 _PIECE = 1 << 22  # bytes
 _BATCH = 512  # masks inflated together
@@ -212,7 +213,8 @@ def _check_detection(piece: _Piece, row: int, image: ImageDetections, detection:
             score = None
     try:
         waiting.append((row, image.image_id, {'size': [image.height, image.width],
-                                              'counts': inflate_text(detection.mask)}))
+                                              'counts': inflate_text(
+                                                  detection.mask, image.height, image.width)}))
     except MaskError as error:
         piece.error(row, str(error))
     return score

@@ -9,6 +9,9 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 
+from projects.openimages.common.errors import UserError
+from projects.openimages.common.files import atomic_write
+from projects.openimages.common.progress import progress
 from projects.openimages.submissions.formats import (
     KAGGLE,
     ImageDetections,
@@ -16,7 +19,6 @@ from projects.openimages.submissions.formats import (
     write_submission,
 )
 from projects.openimages.submissions.image_list import ImageSizes
-from projects.openimages.support import UserError, atomic_write, progress
 
 
 def convert(source: str | os.PathLike, out: str | os.PathLike, submission_format: str,

@@ -18,7 +18,7 @@ from typing import BinaryIO, NamedTuple
 
 import numpy as np
 
-from projects.openimages.support import UserError
+from projects.openimages.common.errors import UserError
 
 KAGGLE, TF = 'kaggle', 'tf'
 HEADERS = {KAGGLE: 'ImageID,ImageWidth,ImageHeight,PredictionString',

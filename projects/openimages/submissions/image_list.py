@@ -14,10 +14,11 @@ from pathlib import Path
 
 from PIL import Image
 
-from projects.openimages.annotations.index import PreparedIndex
+from projects.openimages.common.errors import UserError
+from projects.openimages.common.progress import progress
+from projects.openimages.data.index import PreparedIndex
 from projects.openimages.labels import LabelSpace, read_classes
 from projects.openimages.submissions.formats import split_row
-from projects.openimages.support import UserError, progress
 
 ImageSizes = dict[str, tuple[int, int] | None]  # width and height by image id
 

@@ -11,9 +11,11 @@ from multiprocessing import get_context
 
 import numpy as np
 
+from projects.openimages.common.errors import UserError
+from projects.openimages.common.files import atomic_write
+from projects.openimages.common.progress import progress
 from projects.openimages.labels import LabelSpace
 from projects.openimages.masks import Rle, check_sizes, encode_text, inflate_text
-from projects.openimages.submissions.expand import select_detections
 from projects.openimages.submissions.formats import (
     Detection,
     ImageDetections,
@@ -22,7 +24,7 @@ from projects.openimages.submissions.formats import (
     write_submission,
 )
 from projects.openimages.submissions.merge import MergeOptions, merge_class
-from projects.openimages.support import UserError, atomic_write, progress
+from projects.openimages.submissions.selection import select_detections
 
 _IMAGES_A_TASK = 32
 
@@ -118,7 +120,7 @@ def _read(image: ImageDetections, file: Submission) -> list[tuple[float, Rle]]:
     try:
         scores = [float(detection.score) for detection in image.detections]
         masks: list[Rle] = [{'size': [image.height, image.width],
-                             'counts': inflate_text(detection.mask)}
+                             'counts': inflate_text(detection.mask, image.height, image.width)}
                             for detection in image.detections]
         check_sizes(masks)
     except ValueError as error:  # MaskError is one

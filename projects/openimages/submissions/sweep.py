@@ -21,8 +21,11 @@ from multiprocessing import get_context
 
 import numpy as np
 
-from projects.openimages.annotations.index import PreparedIndex
-from projects.openimages.index_ground_truth import IndexGroundTruth
+from projects.openimages.challenge.from_index import IndexGroundTruth
+from projects.openimages.common.errors import UserError
+from projects.openimages.common.files import atomic_write
+from projects.openimages.common.progress import progress
+from projects.openimages.data.index import PreparedIndex
 from projects.openimages.labels import LabelSpace
 from projects.openimages.masks import MaskError, Rle, inflate_text
 from projects.openimages.metric import (
@@ -34,9 +37,8 @@ from projects.openimages.metric import (
     match_image,
     score,
 )
-from projects.openimages.submissions.expand import expand_detections
 from projects.openimages.submissions.formats import HEADERS, KAGGLE, ImageDetections, Submission
-from projects.openimages.support import UserError, atomic_write, progress
+from projects.openimages.submissions.selection import expand_detections
 
 _IMAGES_A_TASK = 64
 _NO_DETECTIONS = Detections(np.zeros(0, np.int64), np.zeros(0), [])
@@ -212,7 +214,8 @@ class _Image:
         try:
             scores = np.array([float(detection.score) for detection in image.detections])
             self._masks: list[Rle] = [{'size': [image.height, image.width],
-                                       'counts': inflate_text(detection.mask)}
+                                       'counts': inflate_text(detection.mask, image.height,
+                                                              image.width)}
                                       for detection in image.detections]
         except ValueError as error:  # MaskError is one
             raise UserError(f'image {image.image_id}: {error}', **self._where) from None

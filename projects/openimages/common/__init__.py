@@ -1,0 +1,1 @@
+"""What every part uses: errors for people, whole files, progress, processes, CSV columns."""

@@ -1,0 +1,218 @@
+"""Official files to a prepared split: index, COCO JSON, TF ground truth, report.
+
+The order of work: the CSVs are read, checked and joined; image sizes and masks are read in shards
+by worker processes, each leaving a part file; the parts become the index; everything else is
+written from the index. All of it happens in a hidden folder, and the finished files take their
+places at the end. A run that is killed goes on from its parts, as long as the inputs are the same.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+
+from projects.openimages.data.mask_files.archives import find_masks
+from projects.openimages.data.prepare.gathering import Assembled, assemble
+from projects.openimages.data.export.coco import write_coco
+from projects.openimages.data.official.image_sizes import look_up_sizes, read_sizes_csv
+from projects.openimages.data.index import PreparedIndex, write_index
+from projects.openimages.data.prepare.fingerprint import (
+    STATE_FILE,
+    describe_inputs,
+    inputs_key,
+    is_prepared,
+    record_prepared,
+)
+from projects.openimages.data.layout import SplitFiles, find_split
+from projects.openimages.data.official.annotations import (
+    Annotations,
+    annotations_without_rows,
+    read_annotations,
+)
+from projects.openimages.common.parallel import run_in_order
+from projects.openimages.data.problems import Problem, ProblemLog
+from projects.openimages.data.prepare.report import build_report, write_report
+from projects.openimages.data.prepare.shards import make_shards, process_shard, shard_bounds
+from projects.openimages.data.export.tf_ground_truth import (
+    BOXES,
+    LABEL_MAP,
+    LABELS,
+    SEGMENTATIONS,
+    write_tf_ground_truth,
+)
+from projects.openimages.labels import LabelSpace
+from projects.openimages.common.errors import UserError
+from projects.openimages.common.progress import progress
+
+INDEX, COCO = 'index.arrow', 'coco.json'
+REPORTS = ('report.json', 'report.txt')
+_PARTS = '.parts'
+_TF = (BOXES, LABELS, SEGMENTATIONS, LABEL_MAP)
+
+
+@dataclass(frozen=True)
+class PrepareOptions:
+    """How to prepare.
+
+    Attributes:
+        workers: processes; they change the time, never the output.
+        skip_bad: leave bad input out and list it in the report, instead of stopping at it.
+        sizes: a CSV of image sizes to use instead of the images' headers, where it has them; the
+            images need not be there then.
+        polygon_tolerance: write ``coco.json`` with polygons this close in pixels; None for RLE.
+    """
+
+    workers: int = 1
+    skip_bad: bool = False
+    sizes: Path | None = None
+    polygon_tolerance: float | None = None
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A finished split: its folder, and whether it was there already."""
+
+    folder: Path
+    reused: bool
+
+
+def prepare_split(root: str | os.PathLike, split: str, label_space: LabelSpace,
+                  class_files: Sequence[Path], options: PrepareOptions) -> Prepared:
+    """Prepare one split into ``<root>/prepared/<split>``.
+
+    Args:
+        root: the data root.
+        split: ``train``, ``validation`` or ``test``.
+        label_space: its classes.
+        class_files: the files it was read from.
+        options: see there.
+
+    Raises:
+        UserError: anything that is wrong with the input and not to be skipped.
+    """
+    files = find_split(root, split)
+    folder = Path(root) / 'prepared' / split
+    others = [*class_files, *([options.sizes] if options.sizes else [])]
+    for path in others:
+        if not path.is_file():
+            raise UserError('no such file', path=path)
+    changing = {'skip_bad': options.skip_bad, 'polygon_tolerance': options.polygon_tolerance}
+    state = describe_inputs(files, others, changing)
+    names = [INDEX, COCO, *(_TF if files.boxes else ()), *REPORTS]
+    if is_prepared(folder, state, names):
+        return Prepared(folder, reused=True)
+    parts = _parts_folder(folder, inputs_key({**state, 'options': {}}))
+    log = ProblemLog(options.skip_bad)
+    print(f'{split}: reading the CSVs and the archives\' directories', file=sys.stderr)
+    annotations, sizes = _read_rows(files, label_space, options, log)
+    assembled = _read_masks(files, annotations, sizes, options, parts, log)
+    write_index(parts / INDEX, assembled.columns, split=split, label_space=label_space)
+    _write_outputs(parts, files, assembled, options, log)
+    _publish(parts, folder, names)
+    record_prepared(folder, state, names)
+    shutil.rmtree(folder / _PARTS)
+    return Prepared(folder, reused=False)
+
+
+def _parts_folder(folder: Path, key: str) -> Path:
+    """The folder for unfinished work; what other inputs left there is removed."""
+    parts = folder / _PARTS / key
+    if (folder / _PARTS).is_dir():
+        for other in (folder / _PARTS).iterdir():
+            if other != parts:
+                shutil.rmtree(other)
+    parts.mkdir(parents=True, exist_ok=True)
+    for left_over in parts.glob('.*.part'):  # of a run that was killed while writing
+        left_over.unlink()
+    return parts
+
+
+def _read_rows(files: SplitFiles, label_space: LabelSpace, options: PrepareOptions,
+               log: ProblemLog) -> tuple[Annotations, np.ndarray]:
+    """The split's rows, and (I, 2) int32 image sizes where a CSV says them, zeros otherwise."""
+    known = read_sizes_csv(options.sizes, log) if options.sizes else None
+    on_disk = _image_ids_on_disk(files.images, needed=known is None)
+    if files.boxes is None:
+        annotations = annotations_without_rows(
+            on_disk if on_disk is not None else known[0].unique().to_pylist())
+    else:
+        annotations = read_annotations(files, label_space, log)
+        _note_extra_images(files, annotations, on_disk or set(), log)
+    sizes = np.zeros((len(annotations.image_ids), 2), np.int32)
+    if known:
+        sizes = look_up_sizes(annotations.image_ids, *known)
+        if on_disk is not None:  # an image that is listed must still be there
+            sizes[[image_id not in on_disk for image_id in annotations.image_ids]] = 0
+    return annotations, sizes
+
+
+def _image_ids_on_disk(folder: Path, *, needed: bool) -> set[str] | None:
+    """Ids of a folder's images; None without the folder, where that is allowed."""
+    if not folder.is_dir():
+        if needed:
+            raise UserError('no such folder (the images); --sizes prepares without them',
+                            path=folder)
+        return None
+    with os.scandir(folder) as entries:
+        image_ids = {entry.name[:-4] for entry in entries if entry.name.endswith('.jpg')}
+    if needed and not image_ids:
+        raise UserError('no .jpg image in this folder', path=folder)
+    return image_ids
+
+
+def _note_extra_images(files: SplitFiles, annotations: Annotations, on_disk: set[str],
+                       log: ProblemLog) -> None:
+    extra = sorted(on_disk.difference(annotations.image_ids))
+    log.notes('extra_image', len(extra), (
+        Problem('extra_image', 'no CSV mentions it', f'{files.images / image_id}.jpg', None,
+                image_id) for image_id in extra))
+
+
+def _read_masks(files: SplitFiles, annotations: Annotations, sizes: np.ndarray,
+                options: PrepareOptions, parts: Path, log: ProblemLog) -> Assembled:
+    names = annotations.mask_names
+    names = pa.chunked_array([names]) if isinstance(names, pa.Array) else names
+    places = find_masks(files, names, log)
+    shards = make_shards(annotations, places, sizes,
+                         files.images if files.images.is_dir() else None, parts)
+    total = int((annotations.mask_rows >= 0).sum()) or len(annotations.image_ids)
+    unit = 'mask' if len(annotations.mask_names) else 'image'
+    bar = progress(total=total, desc=files.split, unit=unit)
+    with bar:
+        finished = _with_progress(run_in_order(process_shard, shards, options.workers,
+                                               len(shard_bounds(annotations))), annotations, bar)
+        return assemble(annotations, finished, files, parts / 'masks.bin', log)
+
+
+def _with_progress(paths: Iterator[Path], annotations: Annotations, bar) -> Iterator[Path]:
+    has_mask = annotations.mask_rows >= 0
+    for (start, stop), path in zip(shard_bounds(annotations), paths, strict=True):
+        first, last = annotations.instance_offsets[[start, stop]]
+        bar.update(int(has_mask[first:last].sum()) if len(annotations.mask_names)
+                   else stop - start)
+        yield path
+
+
+def _write_outputs(parts: Path, files: SplitFiles, assembled: Assembled, options: PrepareOptions,
+                   log: ProblemLog) -> None:
+    quality = write_coco(parts / COCO, parts / INDEX, polygon_tolerance=options.polygon_tolerance,
+                         workers=options.workers)
+    if files.boxes:
+        write_tf_ground_truth(parts, parts / INDEX, workers=options.workers)
+    report = build_report(PreparedIndex.open(parts / INDEX), assembled, log, files.root,
+                          asdict(quality) if quality else None)
+    write_report(parts, report)
+
+
+def _publish(parts: Path, folder: Path, names: list[str]) -> None:
+    """Put the finished files in their places; until all are there the split is not finished."""
+    (folder / STATE_FILE).unlink(missing_ok=True)
+    for name in names:
+        os.replace(parts / name, folder / name)

@@ -1,0 +1,249 @@
+"""The Open Images dataset for MMDetection, on the memory-mapped prepared index.
+
+Opening reads the index's header and the label space; an image's annotations are read when its item
+is asked for. Everything over the whole split (filtering, classes by image) is computed by column.
+Data loader workers map the same file, so its pages are shared between processes.
+
+An item is what ``CocoDataset`` gives, plus ``image_id`` and ``verified_labels``. Group-of instances
+and instances without a mask have ``ignore_flag=1``: they are neither objects to learn from nor
+background. :class:`~projects.openimages.mm.models.assigners.IgnoreAwareAssigner` respects them.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from functools import cached_property, lru_cache
+from typing import Any
+
+import numpy as np
+from mmdet.datasets.base_det_dataset import BaseDetDataset
+from mmdet.registry import DATASETS
+from mmengine.dataset.base_dataset import force_full_init
+
+from projects.openimages.common.errors import UserError
+from projects.openimages.data.index import PreparedIndex
+from projects.openimages.labels import LabelSpace
+from projects.openimages.masks import compress_counts
+
+
+@DATASETS.register_module()
+class OpenImagesInstanceDataset(BaseDetDataset):
+    """Open Images instance segmentation, read from a prepared index.
+
+    Args:
+        ann_file: ``index.arrow`` of a split, relative to ``data_root`` unless absolute.
+        metainfo: ``classes`` keeps only these classes, in this order; other keys are added as they
+            are. Names that are not in the index are an error.
+        filter_cfg: ``filter_empty_gt=True`` keeps images with at least one instance to learn from
+            (of a kept class, with mask, not group-of); ``min_size`` keeps images whose shorter
+            side is at least that many pixels. Not applied in test mode, as in ``CocoDataset``.
+        serialize_data: may only be False; the annotations stay in the mapped file.
+        options: the other arguments of ``BaseDetDataset``: ``data_root``, ``data_prefix``
+            (key ``img``), ``pipeline``, ``indices``, ``test_mode``, ``lazy_init``, ``max_refetch``,
+            ``backend_args``, ``return_classes``.
+
+    Attributes:
+        data_list: (len,) int64, the index row of each item.
+    """
+
+    FILTERS = ('filter_empty_gt', 'min_size')
+
+    def __init__(self, ann_file: str, metainfo: Mapping | None = None,
+                 filter_cfg: Mapping | None = None, serialize_data: bool = False,
+                 **options: Any) -> None:
+        if serialize_data:
+            raise ValueError('serialize_data must be False: the annotations stay in the index')
+        unknown = set(filter_cfg or ()) - set(self.FILTERS)
+        if unknown:
+            raise ValueError(f'unknown filter_cfg keys {sorted(unknown)}, '
+                             f'expected some of {list(self.FILTERS)}')
+        super().__init__(ann_file=ann_file, metainfo=metainfo, filter_cfg=filter_cfg,
+                         serialize_data=False, **options)
+
+    def _join_prefix(self) -> None:
+        # BaseDataset calls this in its constructor, before anything needs the classes: here the
+        # index's path is known, so this is where its header is read.
+        super()._join_prefix()
+        self.ann_file = os.fspath(self.ann_file)
+        self._index = PreparedIndex.open(self.ann_file)
+        names = self.label_space.names
+        self._metainfo.setdefault('classes', names)
+        self._metainfo['classes'] = tuple(self._metainfo['classes'])
+        chosen = _class_ids(self._metainfo['classes'], names, self.ann_file)
+        self._metainfo.setdefault('palette', [_colour(class_id) for class_id in chosen])
+        self._metainfo.setdefault('mids', tuple(self.label_space.mids[i] for i in chosen))
+        self._label_of_class = np.full(len(names), -1, np.int64)
+        self._label_of_class[chosen] = np.arange(len(chosen))
+        self._label_list = self._label_of_class.tolist()
+        self._has_other_classes = min(self._label_list) < 0
+
+    @property
+    def label_space(self) -> LabelSpace:
+        """All classes of the index and their hierarchy."""
+        return self._index.label_space
+
+    @property
+    def index(self) -> PreparedIndex:
+        """The prepared index this dataset reads; its rows are ``data_list``."""
+        return self._index
+
+    def full_init(self) -> None:
+        """Choose the rows: filtering, then ``indices``."""
+        if self._fully_initialized:
+            return
+        if self.proposal_file is not None:
+            raise ValueError('proposal_file is not supported')
+        self.data_list = self.filter_data()
+        if self._indices is not None:
+            self.data_list = self._get_unserialized_subset(self._indices)
+        self._fully_initialized = True
+
+    def filter_data(self) -> np.ndarray:
+        """Rows of the images that ``filter_cfg`` keeps, (K,) int64."""
+        keep = np.ones(self._index.num_images, bool)
+        if not self.test_mode and self.filter_cfg:
+            if self.filter_cfg.get('filter_empty_gt', False):
+                keep[:] = False
+                keep[self._learnable[0]] = True
+            min_size = self.filter_cfg.get('min_size', 0)
+            keep &= np.minimum(self._index.widths, self._index.heights) >= min_size
+        return np.flatnonzero(keep)
+
+    @cached_property
+    def _learnable(self) -> tuple[np.ndarray, np.ndarray]:
+        """Index rows (M,) and labels (M,) of the instances that are not ignored."""
+        index = self._index
+        labels = self._label_of_class[index.class_ids]
+        use = (labels >= 0) & index.has_mask & ~index.is_group_of
+        rows = np.repeat(np.arange(index.num_images), np.diff(index.instance_offsets))
+        return rows[use], labels[use]
+
+    def _get_unserialized_subset(self, indices: int | Sequence[int]) -> np.ndarray:
+        if isinstance(indices, (int, np.integer)):
+            return self.data_list[:indices] if indices >= 0 else self.data_list[indices:]
+        if not isinstance(indices, (Sequence, np.ndarray)):
+            raise TypeError(f'indices should be an int or a sequence of int, got {type(indices)}')
+        return self.data_list[np.asarray(indices, np.int64)]
+
+    def __getstate__(self) -> dict:
+        # A worker process that does not fork gets the index's path (see PreparedIndex) and the
+        # rows; what is computed from them stays here.
+        return {key: value for key, value in self.__dict__.items() if key != '_learnable'}
+
+    @force_full_init
+    def get_data_info(self, idx: int) -> dict:
+        """One image's annotations, built from the index.
+
+        Returns:
+            ``img_path``, ``img_id`` (int, row + 1, as in ``coco.json``), ``image_id`` (str),
+            ``height``, ``width``, ``seg_map_path`` (None), ``sample_idx``, ``instances`` (each
+            ``bbox`` [x1, y1, x2, y2] in pixels, ``bbox_label``, ``mask`` (RLE), ``ignore_flag``,
+            ``group_of``), and ``verified_labels``: (L, 2) int64, each row a label and 1 where it
+            is verified present, 0 where verified absent.
+        """
+        row = int(self.data_list[idx])
+        index = self._index
+        image_id = index.image_id(row)
+        info = {
+            'img_path': os.path.join(self.data_prefix['img'], f'{image_id}.jpg'),
+            'img_id': row + 1, 'image_id': image_id, 'seg_map_path': None,
+            'height': int(index.heights[row]), 'width': int(index.widths[row]),
+            'verified_labels': self._verified_labels(row),
+            'sample_idx': int(idx) if idx >= 0 else len(self) + int(idx)}
+        info['instances'] = self._instances(row, info['height'], info['width'])
+        if self.return_classes:
+            info['text'] = self._metainfo['classes']
+            info['caption_prompt'] = self.caption_prompt
+            info['custom_entities'] = True
+        return info
+
+    def _instances(self, row: int, height: int, width: int) -> list[dict]:
+        label_of_class = self._label_list
+        instances = []
+        for class_id, group_of, has_mask, counts, mask_box, box in self._index.instances(row):
+            label = label_of_class[class_id]
+            if label < 0:
+                continue
+            if has_mask:
+                x, y, w, h = mask_box
+                bbox = [x, y, x + w, y + h]
+            else:
+                bbox = [box[0] * width, box[2] * height, box[1] * width, box[3] * height]
+                bbox = _inside(bbox, height, width)
+                if bbox is None:
+                    continue
+                counts = _no_mask(height * width)
+            instances.append({
+                'bbox': bbox, 'bbox_label': label,
+                'mask': {'size': [height, width], 'counts': counts},
+                'ignore_flag': int(group_of or not has_mask), 'group_of': group_of})
+        return instances
+
+    def _verified_labels(self, row: int) -> np.ndarray:
+        rows = self._index.label_rows(row)
+        pairs = np.empty((rows.stop - rows.start, 2), np.int64)
+        pairs[:, 0] = self._label_of_class[self._index.label_class_ids[rows]]
+        pairs[:, 1] = self._index.label_present[rows]
+        return pairs[pairs[:, 0] >= 0] if self._has_other_classes else pairs
+
+    @force_full_init
+    def get_cat_ids(self, idx: int) -> list[int]:
+        """Labels of the instances to learn from, one per instance; ignored ones do not count."""
+        rows = self._index.instance_rows(int(self.data_list[idx]))
+        use = self._index.has_mask[rows] & ~self._index.is_group_of[rows]
+        labels = self._label_of_class[self._index.class_ids[rows][use]]
+        return labels[labels >= 0].tolist()
+
+    @force_full_init
+    def get_cat2imgs(self) -> dict[int, np.ndarray]:
+        """Item numbers by label, ascending: the images with an instance of that class to learn."""
+        rows, labels = self._learnable
+        order = np.argsort(self.data_list, kind='stable')
+        sorted_rows = self.data_list[order]
+        # An index row may stand in the dataset several times or not at all.
+        first = np.searchsorted(sorted_rows, rows, side='left')
+        count = np.searchsorted(sorted_rows, rows, side='right') - first
+        within = np.arange(count.sum()) - np.repeat(np.cumsum(count) - count, count)
+        items = order[np.repeat(first, count) + within]
+        pairs = np.unique(np.repeat(labels, count) * max(len(self.data_list), 1) + items)
+        labels, items = np.divmod(pairs, max(len(self.data_list), 1))
+        bounds = np.searchsorted(labels, np.arange(len(self._metainfo['classes']) + 1))
+        return {label: items[bounds[label]:bounds[label + 1]]
+                for label in range(len(bounds) - 1)}
+
+    @force_full_init
+    def is_portrait(self) -> np.ndarray:
+        """(len,) bool: images that are higher than wide."""
+        return self._index.widths[self.data_list] < self._index.heights[self.data_list]
+
+
+def _class_ids(chosen: Sequence[str], names: Sequence[str], path: str) -> list[int]:
+    ids = {name: class_id for class_id, name in enumerate(names)}
+    missing = [name for name in chosen if name not in ids]
+    if missing:
+        raise UserError(f'class {missing[0]!r} is not in the index, expected some of its '
+                        f'{len(names)} class names', path=path)
+    return [ids[name] for name in chosen]
+
+
+def _colour(class_id: int) -> tuple[int, int, int]:
+    """A colour far from its neighbours': bits of the class id dealt out, as in Pascal VOC's map."""
+    value, colour = class_id + 1, [0, 0, 0]
+    for shift in range(7, -1, -1):
+        for channel in range(3):
+            colour[channel] |= ((value >> channel) & 1) << shift
+        value >>= 3
+    return tuple(colour)
+
+
+def _inside(bbox: list[float], height: int, width: int) -> list[float] | None:
+    """The box cut to the image; None if less than a pixel wide or high, as CocoDataset skips it."""
+    x1, y1, x2, y2 = max(bbox[0], 0.), max(bbox[1], 0.), min(bbox[2], width), min(bbox[3], height)
+    return [x1, y1, x2, y2] if x2 - x1 >= 1 and y2 - y1 >= 1 else None
+
+
+@lru_cache(maxsize=4096)
+def _no_mask(pixels: int) -> str:
+    """Counts of a mask without a pixel set: MMDetection's loading needs one for every instance."""
+    return compress_counts(np.array([pixels])).decode('ascii')

@@ -1,0 +1,1 @@
+"""Checkpoints, configs, loops, and prediction outside a runner."""

@@ -1,0 +1,1 @@
+"""The challenge metric, the submission dump and pictures, at test time."""

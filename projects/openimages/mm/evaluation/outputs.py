@@ -1,0 +1,122 @@
+"""What a test leaves besides its score: pictures of predictions beside ground truth, and a pickle.
+
+MMDetection's own hook and dump need masks as pixels; these take run lengths as well.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from mmdet.evaluation import DumpDetResults
+from mmdet.registry import HOOKS, METRICS
+from mmengine.dist import barrier, is_main_process
+from mmengine.hooks import Hook
+from PIL import Image
+
+from projects.openimages.common.files import atomic_write
+from projects.openimages.mm.evaluation.submission_dump import to_rles
+from projects.openimages.visualization.contact_sheets import record_instances
+from projects.openimages.visualization.drawing import Instances, draw_comparison
+
+SHEET_NAME = 'contact_sheet.jpg'
+
+
+@HOOKS.register_module()
+class ComparisonPicturesHook(Hook):
+    """Draws each test image twice: ground truth from the index, and the predictions.
+
+    Args:
+        folder: gets ``<ImageID>.jpg`` for every image and ``contact_sheet.jpg`` with the first
+            ``sheet_images`` of them; None writes nothing.
+        show: also shows each picture in a window.
+        wait_time: seconds a window stays; 0 waits for a key.
+        score_thr: predictions below it are not drawn.
+        sheet_images: how many images are on the contact sheet.
+    """
+
+    def __init__(self, folder: str | None = None, show: bool = False, wait_time: float = 2.,
+                 score_thr: float = 0.3, sheet_images: int = 12) -> None:
+        self.folder = None if folder is None else Path(folder)
+        self.show = show
+        self.wait_time = wait_time
+        self.score_thr = score_thr
+        self.sheet_images = sheet_images
+
+    def before_test(self, runner) -> None:
+        """Find the ground truth."""
+        dataset = runner.test_loop.dataloader.dataset
+        self._index = dataset.index
+        self._class_ids = np.array([dataset.label_space.class_id(mid)
+                                    for mid in dataset.metainfo['mids']])
+        if self.folder:
+            self.folder.mkdir(parents=True, exist_ok=True)
+
+    def after_test_iter(self, runner, batch_idx: int, data_batch: dict | None = None,
+                        outputs: Sequence | None = None) -> None:
+        """Draw one batch."""
+        for sample in outputs or ():
+            picture = self._draw(sample)
+            if self.folder:
+                with atomic_write(self.folder / f'{sample.image_id}.jpg', 'wb') as file:
+                    picture.save(file, 'JPEG', quality=90)
+            if self.show:
+                runner.visualizer.show(np.asarray(picture), win_name=sample.image_id,
+                                       wait_time=self.wait_time)
+
+    def after_test(self, runner) -> None:
+        """Put the first pictures of the split together."""
+        barrier()
+        if not self.folder or not is_main_process():
+            return
+        ids = (self._index.image_id(row) for row in range(self._index.num_images))
+        paths = [path for path in (self.folder / f'{image_id}.jpg' for image_id in ids)
+                 if path.exists()][:self.sheet_images]
+        if paths:
+            with atomic_write(self.folder / SHEET_NAME, 'wb') as file:
+                montage(paths).save(file, 'JPEG', quality=88)
+
+    def _draw(self, sample) -> Image.Image:
+        truth = None
+        if self._index.num_instances:
+            truth = record_instances(self._index.image(self._index.find(sample.image_id)))
+        predicted = sample.pred_instances.cpu()
+        predictions = Instances(
+            self._class_ids[predicted.labels.numpy()], predicted.bboxes.numpy(),
+            to_rles(predicted.masks), scores=predicted.scores.float().numpy())
+        with Image.open(sample.img_path) as image:
+            return draw_comparison(image, truth, predictions, self._index.label_space.names,
+                                   score_thr=self.score_thr, title=sample.image_id)
+
+
+def montage(paths: Sequence[str | os.PathLike], columns: int = 2, gap: int = 12) -> Image.Image:
+    """Pictures in rows on white, each row as high as its highest picture."""
+    pictures = [Image.open(path) for path in paths]
+    rows = [pictures[start:start + columns] for start in range(0, len(pictures), columns)]
+    width = max(sum(picture.width + gap for picture in row) for row in rows) + gap
+    height = sum(max(picture.height for picture in row) + gap for row in rows) + gap
+    sheet = Image.new('RGB', (width, height), 'white')
+    y = gap
+    for row in rows:
+        x = gap
+        for picture in row:
+            sheet.paste(picture, (x, y))
+            x += picture.width + gap
+        y += max(picture.height for picture in row) + gap
+    return sheet
+
+
+@METRICS.register_module()
+class DumpPredictions(DumpDetResults):
+    """``DumpDetResults`` (``tools/test.py --out``) for masks that are run lengths already."""
+
+    def process(self, data_batch: dict, data_samples: Sequence[dict]) -> None:
+        """Keep one batch's predictions on the CPU."""
+        for sample in data_samples:
+            sample = {**sample, 'pred_instances': dict(sample['pred_instances'])}
+            masks = sample['pred_instances'].pop('masks', None)
+            super().process(data_batch, [sample])
+            if masks is not None:
+                self.results[-1]['pred_instances']['masks'] = to_rles(masks)

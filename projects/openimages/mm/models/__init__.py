@@ -1,0 +1,1 @@
+"""Assigner, mask head and test-time augmentation."""

@@ -1,0 +1,1 @@
+"""A submission written while a model is tested: part files, then one file in order."""

@@ -1,0 +1,219 @@
+"""``tools/evaluate.py``: what it accepts, what it refuses, and with what words."""
+
+import dataclasses
+import sys
+import warnings
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from projects.openimages.challenge.evaluate import EvaluatorFiles, evaluate_files, match_tables
+from projects.openimages.common.errors import UserError
+from tests.evaluation.parity_cases import mask_text
+from tests.helpers import assert_one_line_error, run_tool
+
+WIDTH, HEIGHT = 8, 4
+
+
+def square(left, right, width=WIDTH, height=HEIGHT):
+    pixels = np.zeros((height, width), bool)
+    pixels[:, left:right] = True
+    return mask_text(pixels)
+
+
+@pytest.fixture
+def files(tmp_path) -> EvaluatorFiles:
+    """Two images: in ``a`` a cat with mask, in ``b`` a cat with box only and a verified dog."""
+    texts = {
+        'boxes.csv': 'ImageID,LabelName,XMin,XMax,YMin,YMax,IsGroupOf\n'
+                     'a,/m/cat,0.0,0.5,0.0,1.0,0\nb,/m/cat,0.5,1.0,0.0,1.0,0\n',
+        'labels.csv': 'ImageID,LabelName,Confidence\na,/m/cat,1\nb,/m/cat,1\nb,/m/dog,0\n',
+        'masks.csv': 'ImageID,LabelName,ImageWidth,ImageHeight,XMin,XMax,YMin,YMax,IsGroupOf,Mask\n'
+                     f'a,/m/cat,{WIDTH},{HEIGHT},0.0,0.5,0.0,1.0,0,{square(0, 4)}\n',
+        'map.pbtxt': 'item { name: "/m/cat" id: 1 }\nitem { name: "/m/dog" id: 2 }\n',
+        'found.csv': 'ImageID,ImageWidth,ImageHeight,LabelName,Score,Mask\n'
+                     f'a,{WIDTH},{HEIGHT},/m/cat,0.9,{square(0, 4)}\n'
+                     f'b,{WIDTH},{HEIGHT},/m/cat,0.8,{square(4, 8)}\n'
+                     f'b,{WIDTH},{HEIGHT},/m/dog,0.7,{square(0, 2)}\n',
+    }
+    for name, text in texts.items():
+        (tmp_path / name).write_text(text)
+    return EvaluatorFiles(*(str(tmp_path / name) for name in (
+        'boxes.csv', 'labels.csv', 'map.pbtxt', 'found.csv', 'metrics.csv', 'masks.csv')))
+
+
+def change(path, old, new):
+    """Replace a text that must stand in the file."""
+    text = Path(path).read_text()
+    assert old in text
+    Path(path).write_text(text.replace(old, new, 1))
+
+
+def test_command_writes_what_the_official_script_writes(files):
+    result = run_tool('tools/evaluate.py', *files.as_flags())
+    assert result.returncode == 0, result.stderr
+    assert 'mAP 1.000000 over 1 classes' in result.stdout
+    prefix = 'OpenImagesInstanceSegmentationChallenge_'
+    assert Path(files.output_metrics).read_bytes().decode() == (
+        f'{prefix}Precision/mAP@0.5IOU,1.0\r\n'
+        f'{prefix}PerformanceByCategory/AP@0.5IOU//m/cat,1.0\r\n'
+        f'{prefix}PerformanceByCategory/AP@0.5IOU//m/dog,nan\r\n')
+
+
+def test_without_masks_boxes_are_evaluated(files):
+    boxes_only = dataclasses.replace(files, input_annotations_segm=None)
+    assert evaluate_files(boxes_only).positives.tolist() == [2, 0]
+    assert 'OpenImagesDetectionChallenge_' in Path(files.output_metrics).read_text()
+
+
+def test_kaggle_format_gives_the_same_result(files, tmp_path):
+    expected = evaluate_files(files)
+    kaggle = tmp_path / 'kaggle.csv'
+    kaggle.write_text(
+        'ImageID,ImageWidth,ImageHeight,PredictionString\n'
+        f'b,{WIDTH},{HEIGHT},/m/cat 0.8 {square(4, 8)} /m/dog 0.7 {square(0, 2)}\n'
+        f'a,{WIDTH},{HEIGHT},/m/cat 0.9 {square(0, 4)}\nz,{WIDTH},{HEIGHT},\n')
+    result = evaluate_files(dataclasses.replace(files, input_predictions=str(kaggle)))
+    for field in dataclasses.fields(result):
+        np.testing.assert_array_equal(getattr(result, field.name), getattr(expected, field.name))
+
+
+def test_processes_do_not_change_the_result(files, monkeypatch):
+    rows = [f'{image},{WIDTH},{HEIGHT},/m/{name},{score},{square(left, left + 3)}'
+            for image in 'ab' for name in ('cat', 'dog') for score in (0.5, 0.25)
+            for left in range(5)]
+    with open(files.input_predictions, 'a') as file:
+        file.write('\n'.join(rows) + '\n')
+    monkeypatch.setattr('projects.openimages.challenge.evaluate._FEW_DETECTIONS', 0)
+    monkeypatch.setattr('projects.openimages.challenge.evaluate._IMAGES_A_TASK', 1)
+    tables = files.read()
+    (one, counted), (two, counted_too) = (match_tables(tables, workers) for workers in (1, 2))
+    for field in dataclasses.fields(one):
+        np.testing.assert_array_equal(getattr(one, field.name), getattr(two, field.name))
+    assert counted.tolist() == counted_too.tolist() == [1, 0]
+
+
+def test_error_in_another_process_names_the_row(files, monkeypatch):
+    monkeypatch.setattr('projects.openimages.challenge.evaluate._FEW_DETECTIONS', 0)
+    change(files.input_predictions, square(4, 8), '!!')
+    with pytest.raises(UserError, match=r'found\.csv, row 3: mask is not base64'):
+        match_tables(files.read(), workers=2)
+
+
+def test_start_up_loads_no_framework():
+    code = ('import sys; sys.argv = ["evaluate", "--help"]\n'
+            'sys.path.insert(0, ".")\n'
+            'import projects.openimages.challenge.evaluate\n'
+            'print([name for name in ("torch", "mmengine", "mmcv", "mmdet", "tensorflow") '
+            'if name in sys.modules])')
+    assert run_tool('-c', code).stdout.strip() == '[]'
+
+
+BAD_INPUT = [
+    ('found', 'LabelName', 'Label', ['row 1', "'LabelName'"]),
+    ('boxes', 'IsGroupOf', 'Group', ['row 1', "'IsGroupOf'"]),
+    ('masks', 'ImageWidth', 'Width', ['row 1', "'ImageWidth'"]),
+    ('labels', 'Confidence', 'Sure', ['row 1', "'Confidence'"]),
+    ('found', '0.8', 'high', ['row 3', "'high'", 'number']),
+    ('found', '0.8', '', ['row 3', 'no Score']),
+    ('found', '0.8', 'nan', ['row 3', 'no Score']),
+    ('found', '0.8', 'inf', ['row 3', "'inf'"]),
+    ('found', '0.8', '1.5', ['row 3', '1.5', '0..1']),
+    ('found', '0.8', '-0.1', ['row 3', '-0.1', '0..1']),
+    ('found', '/m/dog', '/m/cow', ['row 4', "unknown class '/m/cow'"]),
+    ('boxes', 'b,/m/cat', 'b,/m/cow', ['row 3', "unknown class '/m/cow'"]),
+    ('labels', '/m/dog', '/m/cow', ['row 4', "unknown class '/m/cow'"]),
+    ('labels', 'dog,0', 'dog,no', ['row 4', "'no'"]),
+    ('boxes', '0.5,1.0', '1.0,0.5', ['row 3', 'XMin 1.0', 'XMax 0.5']),
+    ('boxes', '0.5,1.0', 'left,1.0', ['row 3', "XMin 'left'"]),
+    ('boxes', '1.0,0\nb', '1.0,yes\nb', ['row 2', "IsGroupOf 'yes'"]),
+    ('boxes', 'b,', ',', ['row 3', 'no ImageID']),
+    ('found', square(4, 8), square(4, 8)[:-3], ['row 3', 'base64']),
+    ('found', square(4, 8), 'AAAA', ['row 3', 'zlib']),
+    ('masks', square(0, 4), 'AAAA', ['row 2', 'zlib']),
+    ('found', square(4, 8), square(0, 2, 4), ['row 3', '16 pixels', '8x4']),
+    ('masks', square(0, 4), square(0, 2, 9), ['row 2', '36 pixels', '8x4']),
+    ('found', f'b,{WIDTH},{HEIGHT}', f'b,{HEIGHT},{WIDTH}', ['row 4', '8 x 4', '4 x 8']),
+    ('found', f'a,{WIDTH},{HEIGHT}', f'a,{HEIGHT},{WIDTH}', ['row 2', '4 x 8', '8 x 4']),
+    ('found', f'a,{WIDTH},{HEIGHT}', f'a,{WIDTH},0', ['row 2', "ImageHeight '0'"]),
+    ('found', f'a,{WIDTH},{HEIGHT}', f'a,wide,{HEIGHT}', ['row 2', "ImageWidth 'wide'"]),
+    ('found', '/m/dog,0.7', '/m/dog,0.7,extra', ['row 4', 'columns']),
+    ('map', 'id: 2', 'id: 0', ['/m/dog', 'id 0']),
+]
+
+
+@pytest.mark.parametrize(('name', 'old', 'new', 'words'), BAD_INPUT,
+                         ids=[f'{case[0]}-{case[3][-1]}' for case in BAD_INPUT])
+def test_bad_input_is_one_line_with_file_and_row(files, name, old, new, words):
+    path = {'found': files.input_predictions, 'boxes': files.input_annotations_boxes,
+            'labels': files.input_annotations_labels, 'masks': files.input_annotations_segm,
+            'map': files.input_class_labelmap}[name]
+    change(path, old, new)
+    with pytest.raises(UserError) as error:
+        evaluate_files(files)
+    message = str(error.value)
+    assert message.startswith(path) and '\n' not in message
+    for word in words:
+        assert word in message, message
+    assert not Path(files.output_metrics).exists()
+
+
+def test_bad_input_ends_the_command_with_exit_code_2(files):
+    change(files.input_predictions, '0.8', 'high')
+    assert_one_line_error(run_tool('tools/evaluate.py', *files.as_flags()),
+                          'found.csv, row 3', "'high'")
+
+
+@pytest.mark.parametrize('field', ['input_annotations_boxes', 'input_annotations_labels',
+                                   'input_annotations_segm', 'input_class_labelmap',
+                                   'input_predictions'])
+def test_missing_file_is_named(files, field):
+    missing = dataclasses.replace(files, **{field: 'nowhere/file.csv'})
+    with pytest.raises(UserError, match=r'nowhere/file\.csv: no such file'):
+        evaluate_files(missing)
+
+
+def test_empty_file_is_an_error(files):
+    Path(files.input_predictions).write_text('')
+    with pytest.raises(UserError, match='expected a header'):
+        evaluate_files(files)
+
+
+def test_broken_mask_of_a_class_that_is_not_verified_is_not_looked_at(files):
+    # Documented: such detections are dropped before their masks are decoded.
+    change(files.input_predictions, 'a,8,4,/m/cat', 'a,8,4,/m/dog')
+    change(files.input_predictions, square(0, 4), 'AAAA')
+    assert evaluate_files(files).average_precisions[0] == 0
+
+
+def test_ids_that_only_some_files_hold_as_numbers_are_warned_about(files):
+    for path in (files.input_annotations_boxes, files.input_annotations_segm):
+        Path(path).write_text(Path(path).read_text().replace('\na,', '\n7,'))
+    Path(files.input_predictions).write_text(
+        Path(files.input_predictions).read_text().splitlines()[0]
+        + f'\n7,{WIDTH},{HEIGHT},/m/cat,0.9,{square(0, 4)}\n')
+    with pytest.warns(UserWarning, match='are numbers'):
+        evaluate_files(files)
+
+
+def test_clean_input_gives_no_warning(files):
+    with warnings.catch_warnings():
+        warnings.simplefilter('error')
+        evaluate_files(files)
+
+
+def test_missing_official_evaluator_is_said_with_the_command_to_install_it(files):
+    code = ('import sys\n'
+            'class Hide:\n'
+            '    def find_spec(self, name, path=None, target=None):\n'
+            '        if name.partition(".")[0] == "object_detection":\n'
+            '            raise ModuleNotFoundError(name=name)\n'
+            'sys.meta_path.insert(0, Hide())\n'
+            'sys.argv[0] = "tf_challenge"\n'
+            'from projects.openimages.common.errors import run_command\n'
+            'from evaluation.tf_challenge import main\n'
+            'run_command(main)')
+    result = run_tool('-c', code, *files.as_flags())
+    assert_one_line_error(result, 'not installed', 'make setup')
+    assert sys.executable

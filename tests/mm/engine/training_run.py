@@ -1,0 +1,49 @@
+"""The smallest training there is, for tests that start real processes: config and a witness hook.
+
+MMEngine reads this module as a config's custom import; the hook writes which images each process
+trained on, iteration by iteration.
+"""
+
+import os
+from pathlib import Path
+
+from mmdet.registry import HOOKS
+from mmengine.dist import get_rank
+from mmengine.hooks import Hook
+
+from tests.helpers import REPOSITORY
+
+CONFIG = f'''
+_base_ = '{REPOSITORY}/configs/oi_mask_rcnn_r50_demo.py'
+custom_imports = dict(imports=['projects.openimages.mm', 'tests.mm.engine.training_run'])
+load = _base_.load_image
+small = dict(type='Resize', scale=(64, 48), keep_ratio=True)
+train_dataloader = dict(batch_size=2, dataset=dict(pipeline=[
+    load, dict(type='LoadAnnotations', with_bbox=True, with_mask=True), small,
+    dict(type='RandomFlip', prob=0.5), dict(type='PackInstances')]))
+val_dataloader = dict(dataset=dict(pipeline=[load, small, dict(type='PackInstances')]))
+test_dataloader = val_dataloader
+model = dict(backbone=dict(base_channels=16, stem_channels=16),
+             neck=dict(in_channels=[16, 32, 64, 128]),
+             test_cfg=dict(rcnn=dict(score_thr=0.0, max_per_img=10)))
+train_cfg = dict(max_iters=12, val_interval=12)
+default_hooks = dict(checkpoint=dict(interval=3), logger=dict(interval=1))
+custom_hooks = [dict(type='WitnessHook')]
+'''
+
+
+@HOOKS.register_module()
+class WitnessHook(Hook):
+    """Appends ``iteration image_id image_id ...`` to ``$WITNESS.<rank>``."""
+
+    def before_train_iter(self, runner, batch_idx, data_batch=None):
+        ids = ' '.join(sample.image_id for sample in data_batch['data_samples'])
+        with open(f'{os.environ["WITNESS"]}.{get_rank()}', 'a') as file:
+            file.write(f'{runner.iter} {ids}\n')
+
+
+def write_config(folder: Path, text: str = '') -> Path:
+    """The config as a file, with lines of the test's own after it."""
+    path = folder / 'small.py'
+    path.write_text(CONFIG + text)
+    return path

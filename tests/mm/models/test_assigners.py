@@ -1,0 +1,72 @@
+import pytest
+import torch
+from mmengine.structures import InstanceData
+
+from projects.openimages.mm.models.assigners import IgnoreAwareAssigner
+
+NEGATIVE, UNUSED = 0, -1
+
+
+def assign(priors, objects=(), ignored=(), group_of=None, **options):
+    """gt_inds of the priors: 0 background, n the n-th object, -1 unused."""
+    assigner = IgnoreAwareAssigner(**{'pos_iou_thr': 0.5, 'neg_iou_thr': 0.5, 'min_pos_iou': 0.5,
+                                      **options})
+    instances = InstanceData(bboxes=torch.tensor(objects, dtype=torch.float).reshape(-1, 4),
+                             labels=torch.zeros(len(objects), dtype=torch.long))
+    rest = InstanceData(bboxes=torch.tensor(ignored, dtype=torch.float).reshape(-1, 4))
+    if group_of is not None:
+        rest.group_of = torch.tensor(group_of)
+    result = assigner.assign(InstanceData(priors=torch.tensor(priors, dtype=torch.float)),
+                             instances, rest)
+    return result.gt_inds.tolist()
+
+
+OBJECT, FAR, MASKLESS = [0, 0, 10, 10], [80, 80, 90, 90], [40, 40, 60, 60]
+
+
+def test_proposal_on_a_box_without_mask_is_not_a_negative():
+    assert assign([OBJECT, MASKLESS, FAR], [OBJECT], [MASKLESS], [False]) == [1, UNUSED, NEGATIVE]
+
+
+def test_image_with_ignored_boxes_only_is_not_all_background():
+    assert assign([MASKLESS, FAR], [], [MASKLESS], [False]) == [UNUSED, NEGATIVE]
+
+
+def test_proposal_inside_a_group_is_not_a_negative():
+    inside = [42, 42, 47, 47]
+    assert assign([inside, FAR], [OBJECT], [MASKLESS], [True]) == [UNUSED, NEGATIVE]
+
+
+def test_proposal_inside_a_box_without_mask_is_background_unless_it_matches_the_box():
+    inside, close = [42, 42, 47, 47], [40, 40, 60, 52]
+    assert assign([inside, close], [OBJECT], [MASKLESS], [False]) == [NEGATIVE, UNUSED]
+
+
+def test_object_inside_an_ignored_box_is_still_learnt():
+    inside = [45, 45, 50, 50]
+    assert assign([inside], [inside], [MASKLESS], [True]) == [1]
+
+
+def test_without_the_flag_every_ignored_box_counts_as_a_group():
+    assert assign([[42, 42, 47, 47]], [OBJECT], [MASKLESS]) == [UNUSED]
+
+
+def test_low_quality_match_of_the_rpn_stays_positive_on_an_ignored_box():
+    anchor, target = [40, 40, 60, 60], [40, 40, 60, 48]  # IoU 0.4
+    options = {'pos_iou_thr': 0.7, 'neg_iou_thr': 0.3, 'min_pos_iou': 0.3}
+    assert assign([anchor], [target], [MASKLESS], [False], **options) == [1]
+
+
+@pytest.mark.parametrize('options', [{'ignore_thr': 0}, {'ignore_thr': 1.5},
+                                     {'ignore_iof_thr': 0.5}])
+def test_thresholds_out_of_range_are_refused(options):
+    with pytest.raises(ValueError, match='ignore'):
+        assign([OBJECT], **options)
+
+
+def test_every_config_trains_both_stages_with_it():
+    from projects.openimages.mm.engine.config import load_config
+    from tests.helpers import REPOSITORY
+    for path in sorted((REPOSITORY / 'configs').glob('*.py')):
+        train = load_config(path).model.train_cfg
+        assert {train[stage].assigner.type for stage in ('rpn', 'rcnn')} == {'IgnoreAwareAssigner'}
