@@ -1,13 +1,20 @@
 """Classes, hierarchy and expansion."""
 
 import json
+import os
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from projects.openimages.common.errors import UserError
-from projects.openimages.labels import LabelSpace, read_label_map, write_label_map
-from tests.helpers import write_classes
+from projects.openimages.labels import (
+    LabelSpace,
+    read_ancestors,
+    read_label_map,
+    write_label_map,
+)
+from tests.helpers import assert_one_line_error, run_tool, write_classes
 
 ANIMAL, CAT, DOG, TOY, BEAR, CUP = range(6)
 
@@ -113,8 +120,13 @@ def test_class_list_of_another_length_is_refused(tmp_path):
 
 @pytest.mark.parametrize(('text', 'message'), [
     ('{"LabelName": ', 'not JSON'),
-    ('[]', '6 classes of the list are not in the hierarchy'),
-    ('{"LabelName": "/m/0bl9f", "Subcategory": ["/m/0cat"]}', 'not in the class list'),
+    ('[]', 'not a hierarchy'),
+    ('{"LabelName": "/m/0bl9f"}', '6 classes of the list are not in the hierarchy'),
+    ('{"LabelName": "/m/0bl9f", "Subcategory": ["/m/0cat"]}', 'not a hierarchy'),
+    ('{"LabelName": "/m/0bl9f", "Subcategory": {"LabelName": "/m/0cat"}}', 'not a hierarchy'),
+    ('{"LabelName": "/m/0bl9f", "Subcategory": [{"LabelName": []}]}', 'not a hierarchy'),
+    ('{"LabelName": "/m/0bl9f", "Subcategory": [{"LabelName": "/m/0x"}]}',
+     "'/m/0x' is not in the class list"),
     ('{"LabelName": "/m/0bl9f", "Subcategory": [{"LabelName": "/m/0cat", "Subcategory": '
      '[{"LabelName": "/m/0cat"}]}]}', '/m/0cat is its own ancestor'),
 ])
@@ -143,8 +155,78 @@ def test_label_map_as_others_write_it(tmp_path):
     assert read_label_map(path) == {'/m/0a': 7, '/m/0b': 2}
 
 
-def test_label_map_without_items_is_refused(tmp_path):
+@pytest.mark.parametrize(('text', 'message'), [
+    ('', r'pbtxt: no item'),
+    ('nothing here', "row 1: 'nothing here' is not an item"),
+    ('item { name: "a" id: 1 }\n\nitem { name: "b" id: 2', "row 3: 'item .* is not an item"),
+    ('item { name: "a" id: 1 }\nitem { name: "b id: 2 }', "row 2: 'item .* is not an item"),
+    ('item { name: "a" id: 1 }\n}', "row 2: '}' is not an item"),
+    ('item { name: "a" }', "row 1: item without name or id: 'name"),
+    ('item { id: 1 }', "row 1: item without name or id: 'id"),
+    ('item { name: "" id: 1 }', 'row 1: item without name or id'),
+    ('item { name: "a" id: one }', 'row 1: item without name or id'),
+    (f'item {{ name: "a" id: {"9" * 5000} }}', 'row 1: item without name or id'),
+    ('item { name: "a" id: 1 }\n# b\nitem { name: "b" id: 1 }', "row 3: name 'b' or id 1 again"),
+    ('item { name: "a" id: 1 }\nitem { name: "a" id: 2 }', "row 2: name 'a' or id 2 again"),
+    ('item { name: "a\0" id: 1 }', 'row 1: NUL bytes, expected text'),
+    ('item { name: "a" id: 1 }\n\udcff', 'row 2: not UTF-8 text'),
+])
+def test_broken_label_map_is_named_with_its_row(tmp_path, text, message):
     path = tmp_path / 'label_map.pbtxt'
-    path.write_text('nothing here')
-    with pytest.raises(UserError, match='no item'):
+    path.write_text(text, encoding='utf-8', errors='surrogateescape')
+    with pytest.raises(UserError, match=message) as error:
         read_label_map(path)
+    assert len(str(error.value)) < 400 and '\n' not in str(error.value)
+
+
+def nested(depth: int) -> str:
+    return ('{"LabelName": "/m/0", "Subcategory": [' * depth + '{"LabelName": "/m/0"}'
+            + ']}' * depth)
+
+
+@pytest.mark.parametrize('depth', [900, 5000, 200_000])
+def test_hierarchy_nested_too_deeply_is_one_line(tmp_path, depth):
+    path = tmp_path / 'hierarchy.json'
+    path.write_text(nested(depth))
+    with pytest.raises(UserError, match=r'hierarchy\.json: nested hundreds of classes deep'):
+        read_ancestors(path, ['/m/0'], with_others=True)
+
+
+def test_deep_hierarchy_is_read_as_long_as_json_can_be(tmp_path):
+    mids = [f'/m/0{n}' for n in range(400)]
+    tree: dict = {}
+    for mid in reversed(mids):
+        tree = {'LabelName': mid, 'Subcategory': [tree] if tree else []}
+    path = tmp_path / 'hierarchy.json'
+    path.write_text(json.dumps({'LabelName': '/m/root', 'Subcategory': [tree]}))
+    assert (read_ancestors(path, mids) == np.tri(400, k=-1, dtype=bool)).all()
+
+
+@pytest.mark.parametrize(('make', 'words'), [
+    (lambda path: None, 'no such file (the class list)'),
+    (Path.mkdir, 'a folder'),
+    (os.mkfifo, 'a FIFO'),
+    (lambda path: path.symlink_to('/dev/zero'), 'a device'),
+    (lambda path: path.symlink_to(path), 'Too many levels of symbolic links'),
+    (lambda path: path.write_bytes(b'/m/0a,A\n/m/0b,\xe9t\xe9\n'), 'row 2: not UTF-8 text'),
+    (lambda path: path.write_bytes(b'/m/0a,A\n/m/0b,B\0\n'), 'row 2: NUL bytes'),
+    (lambda path: path.write_bytes(b'\x89PNG\r\n\x1a\n\0\0\0\rIHDR'), 'NUL bytes'),
+    (lambda path: path.write_text('/m/0a,A\n/m/0b,' + 'B' * 200_000), 'row 2: not MID,Name'),
+    (lambda path: path.write_text('/m/0a' + ';' * 100_000), 'row 1: '),
+    (lambda path: os.truncate(path.open('wb').name, 1 << 30), 'more than 64 MB'),
+])
+def test_class_list_that_is_none_is_one_line(tmp_path, make, words):
+    path = tmp_path / 'classes.csv'
+    make(path)
+    code = ('import sys\nfrom projects.openimages.labels import read_classes\n'
+            'from projects.openimages.common.errors import run_command\n'
+            'run_command(lambda: read_classes(sys.argv[1]))')
+    result = run_tool('-c', code, path, timeout=60)
+    assert_one_line_error(result, 'classes.csv', words)
+    assert len(result.stderr) < 400
+
+
+def test_class_list_needs_no_last_line_end(tmp_path):
+    classes, hierarchy = write_classes(tmp_path)
+    classes.write_bytes(classes.read_bytes().removesuffix(b'\n'))
+    assert LabelSpace.read(classes, hierarchy).names[-1] == 'Cup'

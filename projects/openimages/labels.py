@@ -13,17 +13,18 @@ Source of the rules: https://storage.googleapis.com/openimages/web/challenge2019
 from __future__ import annotations
 
 import csv
+import io
 import json
 import os
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
 
 from projects.openimages.common.errors import UserError
-from projects.openimages.common.files import atomic_write
+from projects.openimages.common.files import atomic_write, open_regular
 
 
 @dataclass(frozen=True, eq=False)
@@ -57,7 +58,7 @@ class LabelSpace:
         mids, names = read_classes(classes_csv)
         if num_classes is not None and len(mids) != num_classes:
             raise UserError(f'{len(mids)} classes, expected {num_classes}', path=classes_csv)
-        return cls(mids, names, _read_ancestors(hierarchy_json, mids))
+        return cls(mids, names, read_ancestors(hierarchy_json, mids))
 
     @property
     def num_classes(self) -> int:
@@ -159,103 +160,167 @@ def _expand(keys: np.ndarray, table: list[tuple[int, ...]]) -> tuple[np.ndarray,
 
 
 _MID = re.compile(r'/[a-z]/\w+')
+_MOST_BYTES = 1 << 26
+
+
+def read_text(path: str | os.PathLike, what: str) -> str:
+    """A small text file as a whole, with or without a byte-order mark.
+
+    Args:
+        path: the file.
+        what: what it should be, for the error message, such as ``'the class list'``.
+
+    Raises:
+        UserError: no such file, no file at all, or anything but text.
+    """
+    try:
+        with open_regular(path) as file:
+            data = file.read(_MOST_BYTES + 1)
+    except FileNotFoundError:
+        raise UserError(f'no such file ({what})', path=path) from None
+    if len(data) > _MOST_BYTES:
+        raise UserError(f'more than {_MOST_BYTES >> 20} MB, which {what} cannot be', path=path)
+    if b'\0' in data:
+        raise UserError(f'NUL bytes, expected text ({what})', path=path,
+                        row=data.count(b'\n', 0, data.index(b'\0')) + 1)
+    try:
+        return data.decode('utf-8-sig')
+    except UnicodeDecodeError as error:
+        raise UserError(f'not UTF-8 text: {error.reason}', path=path,
+                        row=data.count(b'\n', 0, error.start) + 1) from None
 
 
 def read_classes(path: str | os.PathLike) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """MIDs and names in file order; a header line, as V5 to V7 have it, is skipped."""
-    mids: list[str] = []
-    names: list[str] = []
+    """MIDs and names in file order; a header line, as V5 to V7 have it, is skipped.
+
+    People write such lists by hand, so the last row needs no line end.
+    """
+    names: dict[str, str] = {}
     rows: dict[str, int] = {}
+    reader = csv.reader(io.StringIO(read_text(path, 'the class list'), newline=''))
     try:
-        with open(path, encoding='utf-8-sig', newline='') as file:
-            reader = csv.reader(file)
-            for fields in reader:
-                if not fields or (reader.line_num == 1 and fields[0] == 'LabelName'):
-                    continue
-                mid, name = _class_row(fields, path, reader.line_num)
-                if mid in rows:
-                    raise UserError(f'class {mid} again, first in row {rows[mid]}', path=path,
-                                    row=reader.line_num)
-                rows[mid] = reader.line_num
-                mids.append(mid)
-                names.append(name)
-    except FileNotFoundError:
-        raise UserError('no such file (the class list)', path=path) from None
-    except UnicodeDecodeError as error:
-        raise UserError(f'not UTF-8 text: {error.reason}', path=path) from None
-    if not mids:
+        for fields in reader:
+            if not fields or (reader.line_num == 1 and fields[0] == 'LabelName'):
+                continue
+            mid, name = _class_row(fields, path, reader.line_num)
+            if mid in rows:
+                raise UserError(f'class {mid} again, first in row {rows[mid]}', path=path,
+                                row=reader.line_num)
+            rows[mid], names[mid] = reader.line_num, name
+    except csv.Error as error:
+        raise UserError(f'not MID,Name: {error}', path=path, row=reader.line_num) from None
+    if not names:
         raise UserError('empty, expected MID,Name rows', path=path)
-    return tuple(mids), tuple(names)
+    return tuple(names), tuple(names.values())
 
 
 def _class_row(fields: list[str], path: str | os.PathLike, row: int) -> tuple[str, str]:
     if len(fields) != 2 or not _MID.fullmatch(fields[0]) or not fields[1]:
-        raise UserError(f'{",".join(fields)!r} is not MID,Name', path=path, row=row)
+        raise UserError(f'{",".join(fields)[:120]!r} is not MID,Name', path=path, row=row)
     return fields[0], fields[1]
 
 
-def _read_ancestors(path: str | os.PathLike, mids: tuple[str, ...]) -> np.ndarray:
-    try:
-        with open(path, encoding='utf-8') as file:
-            root = json.load(file)
-    except FileNotFoundError:
-        raise UserError('no such file (the class hierarchy)', path=path) from None
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise UserError(f'not JSON: {error}', path=path) from None
+def read_ancestors(path: str | os.PathLike, mids: Sequence[str], *,
+                   with_others: bool = False) -> np.ndarray:
+    """Read who is whose ancestor from a hierarchy.
+
+    Follows the tree as it is written, as the official tool does: where a class with two parents is
+    written out under only one of them, its children have only that one's ancestors.
+
+    Args:
+        path: nested ``{"LabelName", "Subcategory": [...]}`` as JSON; the root is no class, and a
+            ``"Part"`` is no subclass.
+        mids: the C classes.
+        with_others: the hierarchy is of more classes, or of less. One that is not in ``mids``
+            passes its ancestors on to the classes below it. Otherwise it must have them all, and
+            no other.
+
+    Returns:
+        (C, C) bool, ``[c, a]`` is True where ``a`` is a proper ancestor of ``c``.
+    """
     ids = {mid: class_id for class_id, mid in enumerate(mids)}
     matrix = np.zeros((len(mids), len(mids)), bool)
     seen: set[int] = set()
-
-    def visit(node: object, above: tuple[int, ...]) -> None:
-        # Follows the tree as written, as the official tool does: where a class with two parents
-        # is written out under only one of them, its children have only that one's ancestors.
-        if not isinstance(node, dict) or node.get('LabelName') not in ids:
-            label = node.get('LabelName') if isinstance(node, dict) else node
-            raise UserError(f'class {label!r} is not in the class list', path=path)
-        class_id = ids[node['LabelName']]
-        if class_id in above:
-            raise UserError(f'{node["LabelName"]} is its own ancestor', path=path)
-        seen.add(class_id)
-        matrix[class_id, list(above)] = True
-        for child in node.get('Subcategory', ()):
-            visit(child, (*above, class_id))
-
-    for child in root.get('Subcategory', ()) if isinstance(root, dict) else ():
-        visit(child, ())
-    if len(seen) != len(mids):
+    waiting: list[tuple[dict, tuple[int, ...]]] = [
+        (child, ()) for child in reversed(_children(_read_json(path), path))]
+    while waiting:  # a stack, since a tree may be deeper than Python calls
+        node, above = waiting.pop()
+        children, mid = _children(node, path), node['LabelName']
+        class_id = ids.get(mid)
+        if class_id is None and not with_others:
+            raise UserError(f'class {mid[:60]!r} is not in the class list', path=path)
+        if class_id is not None:
+            if class_id in above:
+                raise UserError(f'{mid} is its own ancestor', path=path)
+            seen.add(class_id)
+            matrix[class_id, list(above)] = True
+            above = (*above, class_id)
+        waiting.extend((child, above) for child in reversed(children))
+    if len(seen) != len(mids) and not with_others:
         missing = next(mid for mid, class_id in ids.items() if class_id not in seen)
         raise UserError(f'{len(mids) - len(seen)} classes of the list are not in the hierarchy, '
                         f'the first is {missing}', path=path)
     return matrix
 
 
+def _read_json(path: str | os.PathLike) -> object:
+    text = read_text(path, 'the class hierarchy')
+    try:
+        return json.loads(text)
+    except ValueError as error:
+        raise UserError(f'not JSON: {error}', path=path) from None
+    except RecursionError:
+        raise UserError('nested hundreds of classes deep, which no hierarchy is',
+                        path=path) from None
+
+
+def _children(node: object, path: str | os.PathLike) -> list[dict]:
+    children = None
+    if isinstance(node, dict) and isinstance(node.get('LabelName'), str):
+        children = node.get('Subcategory', [])
+    if not isinstance(children, list):
+        raise UserError('not a hierarchy of {"LabelName": ..., "Subcategory": [...]}', path=path)
+    return children
+
+
 def read_label_map(path: str | os.PathLike) -> dict[str, int]:
     """Read a TF ``label_map.pbtxt``: category id by item name, in file order.
 
-    The small part of the text format that label maps use: ``item { name: "..." id: N ... }`` with
-    either kind of quote, in any order, with further fields and ``#`` comments ignored.
+    The part of the text format that label maps use: ``item { name: "..." id: N ... }`` with either
+    kind of quote, in any order, with further fields and ``#`` comments ignored.
+
+    Raises:
+        UserError: no text, anything that is not an item, or a name or an id that is there twice.
     """
-    try:
-        with open(path, encoding='utf-8') as file:
-            text = file.read()
-    except FileNotFoundError:
-        raise UserError('no such file (the label map)', path=path) from None
+    text = _without_comments(read_text(path, 'the label map'))
     label_map: dict[str, int] = {}
-    for body in _ITEM.findall(_without_comments(text)):
-        name = _NAME.search(body)
-        number = _ID.search(body)
-        if not name or not number:
-            raise UserError(f'item without name or id: {" ".join(body.split())!r}', path=path)
-        label_map[name.group(1) or name.group(2) or ''] = int(number.group(1))
+    ids: set[int] = set()
+    place = len(text) - len(text.lstrip())
+
+    def error(message: str) -> UserError:
+        return UserError(message, path=path, row=text.count('\n', 0, place) + 1)
+
+    while place < len(text):
+        item = _ITEM.match(text, place)
+        if item is None:
+            raise error(f'{text[place:place + 40]!r} is not an item {{ name: "..." id: N }}')
+        fields = dict(_FIELD.findall(item[1]))
+        name, number = fields.get('name', '')[1:-1], fields.get('id', '')
+        if not name or not re.fullmatch('-?[0-9]{1,10}', number):
+            raise error(f'item without name or id: {" ".join(item[1].split())[:120]!r}')
+        if name in label_map or int(number) in ids:
+            raise error(f'name {name!r} or id {number} again')
+        label_map[name] = int(number)
+        ids.add(int(number))
+        place = item.end()
     if not label_map:
         raise UserError('no item { name: "..." id: N } in the label map', path=path)
     return label_map
 
 
-_QUOTED = r'''(?:"(?:[^"\\]|\\.)*"|'(?:[^'\\]|\\.)*')'''
-_ITEM = re.compile(r'\bitem\s*:?\s*\{((?:' + _QUOTED + r'''|[^{}"'])*)\}''')
-_NAME = re.compile(r'''\bname\s*:\s*(?:"((?:[^"\\]|\\.)*)"|'((?:[^'\\]|\\.)*)')''')
-_ID = re.compile(r'\bid\s*:\s*(-?\d+)')
+_QUOTED = r"""(?:"(?:[^"\\]|\\.)*"|'(?:[^'\\]|\\.)*')"""
+_ITEM = re.compile(r'item\s*:?\s*\{((?:' + _QUOTED + r"""|[^{}"'])*)\}\s*""")
+_FIELD = re.compile(r'(\w+)\s*:\s*(' + _QUOTED + r"""|[^\s,;"']+)""")
 
 
 def _without_comments(text: str) -> str:

@@ -7,13 +7,10 @@ classes below it.
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
-import numpy as np
-
-from projects.openimages.labels import LabelSpace, read_classes
 from projects.openimages.common.errors import UserError
+from projects.openimages.labels import LabelSpace, read_ancestors, read_classes, read_text
 
 
 def read_release_classes(classes: Path, hierarchy: Path, segmentable: Path | None = None,
@@ -34,12 +31,13 @@ def read_release_classes(classes: Path, hierarchy: Path, segmentable: Path | Non
     if num_classes is not None and len(mids) != num_classes:
         raise UserError(f'{len(mids)} classes, expected {num_classes}',
                         path=segmentable or classes)
-    return LabelSpace(mids, names, _read_ancestors(hierarchy, mids))
+    return LabelSpace(mids, names, read_ancestors(hierarchy, mids, with_others=True))
 
 
 def _read_mids(path: Path, name_of: dict[str, str], classes: Path) -> tuple[str, ...]:
     mids: list[str] = []
-    for row, line in enumerate(path.read_text(encoding='utf-8-sig').splitlines(), start=1):
+    text = read_text(path, 'the list of segmentable classes')
+    for row, line in enumerate(text.splitlines(), start=1):
         mid = line.strip()
         if not mid:
             continue
@@ -50,28 +48,3 @@ def _read_mids(path: Path, name_of: dict[str, str], classes: Path) -> tuple[str,
             raise UserError(f'class {mid} again', path=path, row=row)
         mids.append(mid)
     return tuple(mids)
-
-
-def _read_ancestors(path: Path, mids: tuple[str, ...]) -> np.ndarray:
-    try:
-        root = json.loads(path.read_text(encoding='utf-8'))
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise UserError(f'not JSON: {error}', path=path) from None
-    ids = {mid: class_id for class_id, mid in enumerate(mids)}
-    matrix = np.zeros((len(mids), len(mids)), bool)
-
-    def visit(node: dict, above: tuple[int, ...]) -> None:
-        class_id = ids.get(node['LabelName'])
-        if class_id is not None:
-            matrix[class_id, [other for other in above if other != class_id]] = True
-            above = (*above, class_id)
-        for child in node.get('Subcategory', ()):  # "Part" is no subclass
-            visit(child, above)
-
-    try:
-        for child in root.get('Subcategory', ()):
-            visit(child, ())
-    except (TypeError, KeyError, AttributeError):
-        raise UserError('not a hierarchy of {"LabelName", "Subcategory": [...]}',
-                        path=path) from None
-    return matrix
