@@ -7,6 +7,7 @@ knowing and never stops anything. Both end up in the report.
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -67,6 +68,7 @@ class Problem:
         """What is known of it, without its kind; files under ``root`` are named from there."""
         values = asdict(self)
         del values['kind']
+        values['message'] = re.sub(rf'(?<!\S){re.escape(str(root))}/', '', self.message)
         if self.file and Path(self.file).is_relative_to(root):
             values['file'] = Path(self.file).relative_to(root).as_posix()
         return {key: value for key, value in values.items() if value is not None}

@@ -9,16 +9,16 @@ from pathlib import Path
 
 import numpy as np
 
-from projects.openimages.data.prepare.gathering import Assembled
-from projects.openimages.data.index import PreparedIndex
-from projects.openimages.data.problems import BAD_KINDS, NOTE_KINDS, ProblemLog
 from projects.openimages.common.files import atomic_write
+from projects.openimages.data.index import PreparedIndex
+from projects.openimages.data.prepare.gathering import Assembled
+from projects.openimages.data.problems import BAD_KINDS, NOTE_KINDS, ProblemLog
 
 REPORT_VERSION = 1
 _WORST_JOINS = 20
 _SHOWN_ROWS = 5
 _DISTANCE_STEPS = (0.0, 1e-6, 1e-5, 1e-4, 1e-3, 5e-3, 2e-2)
-_WIDTH = 100
+_LONGEST_TEXT = 200
 
 
 def build_report(index: PreparedIndex, assembled: Assembled, log: ProblemLog,
@@ -161,8 +161,7 @@ def _problem_lines(problems: dict[str, dict]) -> list[str]:
             place = os.path.basename(row.get('file', ''))
             place += f' row {row["row"]}' if 'row' in row else ''
             text = f'{place}: {row["message"]}' if place else row['message']
-            lines.append(textwrap.shorten(f'    {text}', _WIDTH + 40, placeholder=' ...'))
-            lines[-1] = '      ' + lines[-1].strip()
+            lines.append('      ' + textwrap.shorten(text, _LONGEST_TEXT, placeholder=' ...'))
         if found['count'] > _SHOWN_ROWS:
             lines.append(f'      and {found["count"] - _SHOWN_ROWS:,} more')
     return lines

@@ -1,0 +1,224 @@
+"""The report, kind by kind: a split of two images with exactly one thing wrong."""
+
+import dataclasses
+import io
+import json
+import zipfile
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from projects.openimages.data import problems
+from projects.openimages.data.prepare.run import PrepareOptions, prepare_split
+from projects.openimages.data.problems import BAD_KINDS, NOTE_KINDS
+from projects.openimages.labels import LabelSpace
+from tests.helpers import write_classes
+
+WIDTH, HEIGHT = 40, 30
+PREFIX = 'challenge-2019-validation'
+BOXES, MASKS, LABELS = (f'{PREFIX}-segmentation-{name}.csv' for name in ('bbox', 'masks', 'labels'))
+MASK = 'a_m0cat_f0.png'
+
+
+def png(left: int, right: int, top: int, bottom: int, width=WIDTH, height=HEIGHT) -> bytes:
+    """A mask file with a rectangle set."""
+    pixels = np.zeros((height, width), np.uint8)
+    pixels[top:bottom, left:right] = 255
+    return encoded(Image.fromarray(pixels).convert('1'), 'PNG')
+
+
+def encoded(image: Image.Image, kind: str, **options) -> bytes:
+    file = io.BytesIO()
+    image.save(file, kind, **options)
+    return file.getvalue()
+
+
+def jpeg(orientation: int | None = None) -> bytes:
+    exif = Image.Exif()
+    if orientation is not None:
+        exif[0x0112] = orientation
+    return encoded(Image.new('RGB', (WIDTH, HEIGHT)), 'JPEG', exif=exif)
+
+
+def mask_row(name: str, mid: str, *box: float) -> str:
+    return f'{name},a,{mid},f0,{",".join(map(str, box))},0.5,'
+
+
+@dataclass
+class Split:
+    """The files of a validation split; as it stands, without a flaw.
+
+    Image ``a`` has a cat with a mask and is verified to hold no cup, ``b`` is a group of dogs.
+    """
+
+    boxes: list[str] = field(default_factory=lambda: [
+        'a,/m/0cat,0.1,0.5,0.2,0.6,0', 'b,/m/0dog,0.0,1.0,0.0,1.0,1'])
+    masks: list[str] = field(default_factory=lambda: [
+        mask_row(MASK, '/m/0cat', 0.1, 0.5, 0.2, 0.6)])
+    labels: list[str] = field(default_factory=lambda: [
+        'a,/m/0cat,1', 'b,/m/0dog,1', 'a,/m/0cup,0'])
+    pngs: dict[str, bytes] = field(default_factory=lambda: {MASK: png(4, 20, 6, 18)})
+    images: dict[str, bytes] = field(default_factory=lambda: {'a': jpeg(), 'b': jpeg(1)})
+    archives: dict[str, bytes] = field(default_factory=dict)
+
+    def prepare(self, root: Path, skip_bad: bool = True) -> tuple[dict, str]:
+        """Write the files, prepare the split, and return both reports."""
+        for name, header, rows in (
+                (BOXES, 'ImageID,LabelName,XMin,XMax,YMin,YMax,IsGroupOf', self.boxes),
+                (MASKS, 'MaskPath,ImageID,LabelName,BoxID,BoxXMin,BoxXMax,BoxYMin,BoxYMax,'
+                        'PredictedIoU,Clicks', self.masks),
+                (LABELS, 'ImageID,LabelName,Confidence', self.labels)):
+            (root / name).write_text('\n'.join([header, *rows]) + '\n', encoding='utf-8')
+        for folder in ('masks', 'images/validation'):
+            (root / folder).mkdir(parents=True)
+        for image_id, data in self.images.items():
+            (root / f'images/validation/{image_id}.jpg').write_bytes(data)
+        with zipfile.ZipFile(root / f'masks/{PREFIX}-masks-a.zip', 'w') as archive:
+            for name, data in self.pngs.items():
+                archive.writestr(name, data)
+        for name, data in self.archives.items():
+            (root / 'masks' / name).write_bytes(data)
+        classes = write_classes(root)
+        folder = prepare_split(root, 'validation', LabelSpace.read(*classes), classes,
+                               PrepareOptions(skip_bad=skip_bad)).folder
+        return (json.loads((folder / 'report.json').read_text(encoding='utf-8')),
+                (folder / 'report.txt').read_text(encoding='utf-8'))
+
+
+@dataclass(frozen=True)
+class Finding:
+    """A flaw, and the one row of the report that must tell of it."""
+
+    change: Callable[[Split], object]
+    words: str
+    file: str = MASKS
+    row: int | None = 2
+    image_id: str | None = 'a'
+    instance: int | None = None
+    with_it: str | None = None  # another kind that cannot but come along
+
+    def as_json(self) -> dict:
+        values = dataclasses.asdict(self)
+        return {name: values[name] for name in ('file', 'row', 'image_id', 'instance')
+                if values[name] is not None}
+
+
+def set_mask(data: bytes) -> Callable[[Split], object]:
+    return lambda split: split.pngs.update({MASK: data})
+
+
+def set_mask_row(*box: float) -> Callable[[Split], object]:
+    return lambda split: split.masks.__setitem__(0, mask_row(MASK, '/m/0cat', *box))
+
+
+def add_lone_mask(split: Split) -> None:
+    split.masks.append(mask_row('a_m0dog_f1.png', '/m/0dog', 0.5, 0.9, 0.5, 0.9))
+    split.labels.append('a,/m/0dog,1')
+    split.pngs['a_m0dog_f1.png'] = png(20, 36, 15, 27)
+
+
+FINDINGS = {
+    'broken_row': Finding(lambda split: split.boxes.append('a,/m/0cat,0.1'),
+                          "3 columns, expected 7: 'a,/m/0cat,0.1'", BOXES, 4, None),
+    'duplicate_row': Finding(lambda split: split.boxes.append(split.boxes[1]),
+                             'says again what row 3 says', BOXES, 4, 'b'),
+    'unknown_class': Finding(lambda split: split.labels.append('b,/m/0zebra,1'),
+                             "unknown class '/m/0zebra'", LABELS, 5, 'b'),
+    'box_outside_image': Finding(lambda split: split.boxes.append('a,/m/0cup,0.1,1.5,0.2,0.3,0'),
+                                 'outside 0..1: XMin 0.1, XMax 1.5', BOXES, 4),
+    'missing_image': Finding(lambda split: split.images.pop('b'), 'no such image', BOXES, 3, 'b'),
+    'broken_image': Finding(lambda split: split.images.update(b=b'GIF'), 'not an image', BOXES, 3,
+                            'b'),
+    'broken_archive': Finding(lambda split: split.archives.update({f'{PREFIX}-masks-b.zip': b'PK'}),
+                              'corrupt or truncated zip', f'masks/{PREFIX}-masks-b.zip', None,
+                              None),
+    'unsafe_archive_name': Finding(lambda split: split.pngs.update({'../evil.png': b''}),
+                                   "'../evil.png' leaves", f'masks/{PREFIX}-masks-a.zip', None,
+                                   None),
+    'missing_mask': Finding(lambda split: split.pngs.clear(), 'no such file in the mask archives'),
+    'broken_mask': Finding(set_mask(b'GIF'), 'not a PNG'),
+    'mask_without_box': Finding(add_lone_mask, 'no box of its class', row=3),
+    'distant_join': Finding(set_mask_row(0.11, 0.5, 0.2, 0.6), f'is 0.01 from that in row 2 of '
+                            f'{BOXES}', instance=0),
+    'empty_mask': Finding(set_mask(png(0, 0, 0, 0)), 'no pixel is set', instance=0),
+    'mask_outside_box': Finding(set_mask(png(4, 23, 6, 18)), 'reaches 3 pixels outside',
+                                instance=0),
+    'size_mismatch': Finding(set_mask(png(2, 10, 3, 9, WIDTH // 2, HEIGHT // 2)),
+                             '20x15 pixels, the image has 40x30', instance=0),
+    'shape_mismatch': Finding(set_mask(png(2, 10, 6, 18, WIDTH // 2, HEIGHT)),
+                              '20x30 pixels, the image has 40x30', instance=0,
+                              with_it='size_mismatch'),
+    'box_without_area': Finding(lambda split: split.boxes.append('a,/m/0cat,0.3,0.3,0.7,0.8,0'),
+                                'box without area: [0.3, 0.3, 0.7, 0.8]', BOXES, 4),
+    'unverified_class': Finding(lambda split: split.labels.remove('b,/m/0dog,1'),
+                                'no label of the box', BOXES, 3, 'b', 1),
+    'absent_class': Finding(lambda split: split.boxes.append('a,/m/0cup,0.1,0.2,0.2,0.3,0'),
+                            'class is absent', BOXES, 4, 'a', 1),
+    'rotated_image': Finding(lambda split: split.images.update(b=jpeg(6)), 'a quarter turn',
+                             'images/validation/b.jpg', None, 'b'),
+    'extra_image': Finding(lambda split: split.images.update(c=jpeg()), 'no CSV mentions it',
+                           'images/validation/c.jpg', None, 'c'),
+}
+
+
+def test_every_kind_is_tested():
+    assert set(FINDINGS) == {*BAD_KINDS, *NOTE_KINDS}
+
+
+def test_split_without_a_flaw_has_no_problem(tmp_path):
+    report, text = Split().prepare(tmp_path, skip_bad=False)
+    assert report['problems'] == {}
+    assert 'No problems.' in text
+    assert not any(kind in text for kind in FINDINGS)
+
+
+@pytest.mark.parametrize('kind', FINDINGS)
+def test_finding_is_reported_with_its_place_and_nothing_else_is(tmp_path, kind):
+    finding, split = FINDINGS[kind], Split()
+    finding.change(split)
+    report, text = split.prepare(tmp_path)
+    assert set(report['problems']) == {kind, finding.with_it or kind}
+    found = report['problems'][kind]
+    assert found['meaning'] == {**BAD_KINDS, **NOTE_KINDS}[kind]
+    assert found['stops'] == (kind in BAD_KINDS)
+    assert found['count'] == len(found['rows']) == 1
+    row, = found['rows']
+    message = row.pop('message')
+    assert row == finding.as_json() and finding.words in message
+    heading = text.splitlines().index(f'  {kind:<22}{1:>12,}  {found["meaning"]}')
+    place = Path(finding.file).name + (f' row {finding.row}' if finding.row else '')
+    assert text.splitlines()[heading + 1] == f'      {place}: {message}'
+
+
+@pytest.mark.parametrize('change', [
+    set_mask_row(0.1049, 0.5, 0.2, 0.6),
+    set_mask(png(2, 22, 4, 20)),
+    lambda split: split.boxes.append('a,/m/0cat,0.3,0.300001,0.7,0.8,-1'),
+    lambda split: split.labels.append('a,/m/0dog,1'),
+    lambda split: split.images.update(b=jpeg(3)),
+], ids=['box 0.0049 from its mask\'s', 'mask two pixels outside its box', 'thin box',
+        'label without a box', 'half a turn'])
+def test_what_is_near_a_finding_is_none(tmp_path, change):
+    split = Split()
+    change(split)
+    assert split.prepare(tmp_path, skip_bad=False)[0]['problems'] == {}
+
+
+def test_findings_are_counted_and_the_first_are_shown(tmp_path, monkeypatch):
+    monkeypatch.setattr(problems, 'LISTED_PER_KIND', 6)
+    split = Split()
+    split.boxes += [f'a,/m/0cat,0.3,0.3,0.{n},0.8,0' for n in range(7)]
+    split.labels += ['a,/m/0cat,1'] * 8
+    report, text = split.prepare(tmp_path)
+    for kind, count, first in (('box_without_area', 7, 4), ('duplicate_row', 8, 5)):
+        found = report['problems'][kind]
+        assert found['count'] == count
+        assert [row['row'] for row in found['rows']] == list(range(first, first + 6))
+        heading = text.splitlines().index(f'  {kind:<22}{count:>12,}  {found["meaning"]}')
+        shown = text.splitlines()[heading + 1:heading + 7]
+        assert all(f'row {first + n}: ' in line for n, line in enumerate(shown[:-1]))
+        assert shown[-1] == f'      and {count - 5} more'
