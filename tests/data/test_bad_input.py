@@ -1,6 +1,7 @@
 """Bad input: one clear line with file and row and nothing half-written, or skipped and listed."""
 
 import json
+import os
 import shutil
 import struct
 import subprocess
@@ -81,9 +82,9 @@ def remove_first_mask(root: Path) -> None:
         'other.png' if entry == name else entry, data))
 
 
-def truncate(path: Path, keep: float = 0.6) -> None:
+def truncate(path: Path, keep: int | None = None) -> None:
     data = path.read_bytes()
-    path.write_bytes(data[:int(len(data) * keep)])
+    path.write_bytes(data[:len(data) * 6 // 10 if keep is None else keep])
 
 
 def flip_byte_of_first_mask(root: Path) -> None:
@@ -135,8 +136,10 @@ FAULTS = {
                       'segmentation-masks.csv, row LAST: ', 'row 5'),
     'boxes cut in mid-line': (lambda root: cut_line(table(root, 'bbox')), 'broken_row',
                               'segmentation-bbox.csv, row LAST: ', 'expected 7'),
-    'masks cut in mid-line': (lambda root: cut_line(table(root, 'masks')), None,
-                              'segmentation-masks.csv, row LAST: ', ''),
+    'masks cut in mid-line': (lambda root: cut_line(table(root, 'masks')), 'broken_row',
+                              'segmentation-masks.csv, row LAST: ', 'no line end'),
+    'labels cut at the last byte': (lambda root: truncate(table(root, 'labels'), -1), 'broken_row',
+                                    'segmentation-labels.csv, row LAST: ', 'no line end'),
     'missing mask': (remove_first_mask, 'missing_mask', 'segmentation-masks.csv, row 2: ',
                      'no such file in the mask archives'),
     'mask is no PNG': (lambda root: change_first_mask(root, lambda data: b'not a PNG at all'),
@@ -153,7 +156,6 @@ FAULTS = {
                       'corrupt or truncated zip'),
     'zip entry that climbs out': (climbing_entry, 'unsafe_archive_name', '.zip: ', 'evil.png'),
 }
-FAULTS.pop('masks cut in mid-line')  # its last field is free text: what is cut there is not known
 
 
 @pytest.mark.parametrize('name', FAULTS)
@@ -212,10 +214,10 @@ def test_skipped_image_leaves_with_all_its_rows(data_root, prepared_data):
 @pytest.mark.parametrize('change', [
     lambda data: b'\xef\xbb\xbf' + data,
     lambda data: data.replace(b'\n', b'\r\n'),
-    lambda data: data.rstrip(b'\n'),
     lambda data: data + b'\n\n',
+    lambda data: data + b',' * data.split(b'\n', 1)[0].count(b',') + b'\n',
     lambda data: b'\xef\xbb\xbf' + data.replace(b'\n', b'\r\n') + b'\r\n',
-], ids=['byte-order mark', 'CRLF', 'no last newline', 'blank lines', 'all at once'])
+], ids=['byte-order mark', 'CRLF', 'blank lines', 'commas alone', 'all at once'])
 def test_harmless_differences_of_text_change_nothing(data_root, prepared_data, change):
     for name in ('bbox', 'labels', 'masks'):
         path = table(data_root, name)
@@ -253,6 +255,14 @@ def rename_column(root: Path) -> None:
     replace_line(table(root, 'bbox'), 1, 'ImageID,LabelName,X1,XMax,YMin,YMax,IsGroupOf\n')
 
 
+def instead_of(name: str, make):
+    """Something else in the place of a CSV."""
+    def damage(root: Path) -> None:
+        table(root, name).unlink()
+        make(table(root, name))
+    return damage
+
+
 @pytest.mark.parametrize(('damage', 'words'), [
     (missing('challenge-2019-train-segmentation-bbox.csv'), ['segmentation-bbox.csv']),
     (missing('challenge-2019-train-segmentation-masks.csv'), ['segmentation-masks.csv']),
@@ -260,10 +270,16 @@ def rename_column(root: Path) -> None:
     (missing('challenge-2019-classes-description-segmentable.csv'), ['classes-description']),
     (missing('challenge-2019-label300-segmentable-hierarchy.json'), ['hierarchy.json']),
     (drop_last_class, ['299 classes, expected 300']),
-    (rename_column, ['segmentation-bbox.csv, row 1', 'no column XMin']),
+    (rename_column, ['segmentation-bbox.csv, row 1', "no column 'XMin'"]),
     (lambda root: table(root, 'bbox').write_bytes(b''), ['segmentation-bbox.csv', 'empty file']),
     (lambda root: truncate(archive_of(root, 2)), ['.zip', 'corrupt or truncated zip']),
     (lambda root: edit_field(table(root, 'bbox'), 4, 3, '1.25'), ['bbox.csv, row 4', 'XMax 1.25']),
+    (instead_of('bbox', Path.mkdir), ['segmentation-bbox.csv', 'a folder']),
+    (instead_of('labels', os.mkfifo), ['segmentation-labels.csv', 'a FIFO']),
+    (instead_of('masks', lambda path: path.symlink_to(path.name)),
+     ['segmentation-masks.csv', 'Too many levels of symbolic links']),
+    (instead_of('bbox', lambda path: path.symlink_to('/nowhere')),
+     ['segmentation-bbox.csv', 'No such file']),
 ])
 def test_command_ends_with_one_line_and_exit_code_2(data_root, damage, words):
     damage(data_root)

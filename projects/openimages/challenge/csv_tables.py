@@ -10,6 +10,7 @@ What the official script crashes on, or passes over in silence, is a UserError w
 from __future__ import annotations
 
 import os
+import sys
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -19,21 +20,16 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from projects.openimages.common.csv_columns import (
-    CsvFile,
-    TextColumn,
-    distinct,
-    guess_types,
-    read_header,
-)
+from projects.openimages.challenge.csv_masks import SIZE_COLUMNS, LazyMasks, MaskColumn
+from projects.openimages.challenge.evaluator_csv import EvaluatorCsv, guess_types
+from projects.openimages.common.csv_files import distinct, read_header
 from projects.openimages.common.errors import UserError
 from projects.openimages.labels import read_label_map
-from projects.openimages.masks import MaskError, Rle, check_sizes, inflate_text
 from projects.openimages.metric import Detections, GroundTruth, join_boxes_and_masks
 
 BOX_COLUMNS = ('XMin', 'XMax', 'YMin', 'YMax')
 KEY_COLUMNS = ('ImageID', 'LabelName')
-SIZE_COLUMNS = ('ImageWidth', 'ImageHeight')
+_MOST_PLACES = 10_000
 
 
 @dataclass(frozen=True)
@@ -41,7 +37,7 @@ class LabelMap:
     """Classes as ``label_map.pbtxt`` numbers them.
 
     Attributes:
-        ids: 1-based id by name (a MID).
+        ids: 0-based class id by name (a MID), ascending; there may be gaps.
     """
 
     ids: dict[str, int]
@@ -49,36 +45,42 @@ class LabelMap:
     @classmethod
     def read(cls, path: str | os.PathLike) -> LabelMap:
         """Read the file; a UserError if an id is less than 1."""
-        ids = read_label_map(path)
-        for name, number in ids.items():
+        numbers = read_label_map(path)
+        for name, number in numbers.items():
             if number < 1:
                 raise UserError(f'class {name} has id {number}, expected at least 1', path=path)
-        return cls(ids)
+        names = sorted(numbers, key=numbers.__getitem__)
+        # The official script keeps a place for every number up to the largest, and the last digit
+        # of its mean depends on the places. Numbers too large for that are drawn together.
+        if numbers[names[-1]] > _MOST_PLACES:
+            return cls({name: place for place, name in enumerate(names)})
+        return cls({name: numbers[name] - 1 for name in names})
 
     @property
     def num_classes(self) -> int:
-        """The largest id; ids may have gaps."""
-        return max(self.ids.values())
+        """The largest class id and one."""
+        return max(self.ids.values()) + 1
 
     @cached_property
     def names(self) -> dict[int, str]:
-        """Name by 0-based class id, ascending."""
-        return dict(sorted((number - 1, name) for name, number in self.ids.items()))
+        """Name by class id, ascending."""
+        return {class_id: name for name, class_id in self.ids.items()}
 
-    def class_ids(self, file: CsvFile, column: pa.ChunkedArray, rows: np.ndarray) -> np.ndarray:
-        """Names as 0-based class ids, (N,) int64.
+    def class_ids(self, file: EvaluatorCsv, column: pa.ChunkedArray,
+                  records: np.ndarray) -> np.ndarray:
+        """Names as class ids, (N,) int64.
 
         Args:
-            file: where they are from, and ``rows`` (N,) in it, for the error message.
+            file: where they are from, and ``records`` (N,) in it, for the error message.
             column: N names.
         """
         values, codes = distinct(column)
-        found = np.array([self.ids.get(value, 0) for value in values], np.int64)
-        unknown = np.flatnonzero(found[codes] == 0) if len(codes) else codes
+        found = np.array([self.ids.get(value, -1) for value in values], np.int64)[codes]
+        unknown = np.flatnonzero(found < 0)
         if len(unknown):
-            raise file.fail(rows[unknown[0]], f'unknown class {values[codes[unknown[0]]]!r}, '
-                            'expected a name of the label map')
-        return found[codes] - 1 if len(codes) else codes
+            raise file.error(records[unknown[0]], f'unknown class {values[codes[unknown[0]]]!r}, '
+                             'expected a name of the label map')
+        return found
 
 
 # -------------------------------------------------------------------------------------- images
@@ -95,9 +97,9 @@ class ImageOrder:
         predictions: the predictions file.
     """
 
-    def __init__(self, truth: Sequence[CsvFile], predictions: CsvFile) -> None:
+    def __init__(self, truth: Sequence[EvaluatorCsv], predictions: EvaluatorCsv) -> None:
         self._keys: dict[int, tuple[list, np.ndarray]] = {}
-        kinds: dict[str, CsvFile] = {}
+        kinds: dict[str, EvaluatorCsv] = {}
         for file in (*truth, predictions):
             values, codes = distinct(file.required('ImageID'))
             keys = guess_types(values)
@@ -108,9 +110,23 @@ class ImageOrder:
             warnings.warn(f'all image ids in {kinds["numbers"].path} are numbers, and those in '
                           f'{kinds["text"].path} are not: the official script does not match '
                           'the two, and neither does this', stacklevel=2)
-        keys = {key for file in truth for key in self._keys[id(file)][0]}
-        ordered = sorted(keys, key=lambda key: (isinstance(key, str), key))
+        ordered = sorted({key for file in truth for key in self._keys[id(file)][0]},
+                         key=lambda key: (isinstance(key, str), key))
         self._places = {key: place for place, key in enumerate(ordered)}
+        self._check_overlap(truth[0], predictions)
+
+    def _check_overlap(self, truth: EvaluatorCsv, predictions: EvaluatorCsv) -> None:
+        """Scored on another split's ground truth, predictions would get 0 without a word."""
+        found = self._keys[id(predictions)][0]
+        shared = sum(key in self._places for key in found)
+        if found and not shared:
+            raise UserError(f'none of its {len(found):,} images is among the {len(self):,} of the '
+                            f'ground truth {os.fspath(truth.path)}: is it of another split?',
+                            path=predictions.path)
+        if 2 * shared < max(len(found), len(self)):
+            print(f'warning: {os.fspath(predictions.path)}: {shared:,} of its {len(found):,} '
+                  f'images are among the {len(self):,} of the ground truth '
+                  f'{os.fspath(truth.path)}', file=sys.stderr)
 
     def __len__(self) -> int:
         return len(self._places)
@@ -120,76 +136,10 @@ class ImageOrder:
         """Image ids as text."""
         return [str(key) for key in self._places]
 
-    def rows(self, file: CsvFile) -> np.ndarray:
+    def rows(self, file: EvaluatorCsv) -> np.ndarray:
         """Which image each row of a file is about, (N,) int64; -1 if none."""
         keys, codes = self._keys[id(file)]
-        places = np.array([self._places.get(key, -1) for key in keys], np.int64)
-        return places[codes] if len(codes) else codes
-
-
-class _MaskColumn:
-    """The masks of a file: text and size by row."""
-
-    def __init__(self, file: CsvFile, texts: pa.ChunkedArray, file_rows: np.ndarray,
-                 image_rows: np.ndarray) -> None:
-        self._file, self._file_rows = file, file_rows
-        self._texts = TextColumn(texts)
-        self.present = ~self._texts.is_null & (image_rows >= 0)
-        rows = np.flatnonzero(self.present)
-        self.sizes = np.zeros((len(image_rows), 2), np.int64)  # height, width
-        for column, name in enumerate(reversed(SIZE_COLUMNS)):
-            self.sizes[rows, column] = file.whole_numbers(name, file_rows[rows])
-        self._image_rows = image_rows
-
-    def check_sizes(self, reference: np.ndarray) -> None:
-        """Compare with one size an image, (I, 2) int64; fill it where it is still 0."""
-        rows = np.flatnonzero(self.present)[::-1]
-        images = self._image_rows[rows]
-        missing = reference[images, 0] == 0
-        reference[images[missing]] = self.sizes[rows[missing]]  # the last written, so the first
-        wrong = rows[(self.sizes[rows] != reference[images]).any(axis=1)]
-        if len(wrong):
-            row = wrong[-1]
-            height, width = reference[self._image_rows[row]]
-            raise self._file.fail(self._file_rows[row], f'mask of {self.sizes[row, 1]} x '
-                                  f'{self.sizes[row, 0]}, but other masks of its image are '
-                                  f'{width} x {height}')
-
-    def read(self, row: int) -> Rle | None:
-        """The mask in a row, its run lengths not looked into; row -1 gives None."""
-        if row < 0 or not self.present[row]:
-            return None
-        try:
-            counts = inflate_text(self._texts[row], *self.sizes[row].tolist())
-        except MaskError as error:
-            raise self._file.fail(self._file_rows[row], str(error)) from None
-        return {'size': self.sizes[row].tolist(), 'counts': counts}
-
-    def check_runs(self, row: int) -> None:
-        """Raise a UserError if the mask in a row is malformed."""
-        mask = self.read(row)
-        try:
-            check_sizes([mask] if mask else [])
-        except MaskError as error:
-            raise self._file.fail(self._file_rows[row], str(error)) from None
-
-
-class LazyMasks(Sequence):
-    """The masks of an image, each decoded when it is asked for."""
-
-    def __init__(self, column: _MaskColumn, rows: np.ndarray) -> None:
-        self._column, self._rows = column, rows.tolist()
-
-    def __len__(self) -> int:
-        return len(self._rows)
-
-    def __getitem__(self, number):
-        return self._column.read(self._rows[number])
-
-    def explain(self) -> None:
-        """Raise a UserError about the first malformed mask, if there is one."""
-        for row in self._rows:
-            self._column.check_runs(row)
+        return np.array([self._places.get(key, -1) for key in keys], np.int64)[codes]
 
 
 # --------------------------------------------------------------------------------- ground truth
@@ -209,10 +159,11 @@ class GroundTruthTable:
         masks: the masks column; None for box evaluation.
     """
 
-    def __init__(self, boxes: CsvFile, labels: CsvFile, segmentations: CsvFile | None,
-                 label_map: LabelMap, images: ImageOrder) -> None:
+    def __init__(self, boxes: EvaluatorCsv, labels: EvaluatorCsv,
+                 segmentations: EvaluatorCsv | None, label_map: LabelMap,
+                 images: ImageOrder) -> None:
         keys = _instance_keys(boxes, label_map, images)
-        self.masks = None
+        self.masks: MaskColumn | None = None
         if segmentations is None:
             order = np.argsort(keys[:, 0], kind='stable')
             self._mask_rows = np.full(len(keys), -1)
@@ -222,8 +173,8 @@ class GroundTruthTable:
             box_rows, self._mask_rows = join_boxes_and_masks(keys, mask_keys)
             joined = np.where((box_rows >= 0)[:, None], np.append(keys, [[0.0] * 7], 0)[box_rows],
                               np.append(mask_keys, [[0.0] * 7], 0)[self._mask_rows])
-            self.masks = _MaskColumn(segmentations, segmentations.text('Mask'),
-                                     np.arange(len(segmentations)), images.rows(segmentations))
+            self.masks = MaskColumn(segmentations, segmentations.text('Mask'),
+                                    np.arange(len(segmentations)), images.rows(segmentations))
         self.class_ids = joined[:, 1].astype(np.int64)
         self._boxes = joined[:, 2:6]
         self._is_group_of = joined[:, 6].astype(int) != 0
@@ -248,23 +199,23 @@ class GroundTruthTable:
                            self.verified(image), masks)
 
 
-def _class_ids(file: CsvFile, label_map: LabelMap) -> np.ndarray:
+def _class_ids(file: EvaluatorCsv, label_map: LabelMap) -> np.ndarray:
     return label_map.class_ids(file, file.required('LabelName'), np.arange(len(file)))
 
 
-def _instance_keys(file: CsvFile, label_map: LabelMap, images: ImageOrder) -> np.ndarray:
+def _instance_keys(file: EvaluatorCsv, label_map: LabelMap, images: ImageOrder) -> np.ndarray:
     """(N, 7) float64: image, class id, XMin, XMax, YMin, YMax, IsGroupOf."""
     boxes = _boxes(file)
     for low, high in ((0, 1), (2, 3)):
         wrong = np.flatnonzero(boxes[:, low] > boxes[:, high])
         if len(wrong):
-            raise file.fail(wrong[0], f'{BOX_COLUMNS[low]} {boxes[wrong[0], low]} is greater than '
-                            f'{BOX_COLUMNS[high]} {boxes[wrong[0], high]}')
+            raise file.error(wrong[0], f'{BOX_COLUMNS[low]} {boxes[wrong[0], low]} is greater than '
+                             f'{BOX_COLUMNS[high]} {boxes[wrong[0], high]}')
     return np.column_stack((images.rows(file), _class_ids(file, label_map), boxes,
                             file.numbers('IsGroupOf')))
 
 
-def _boxes(file: CsvFile) -> np.ndarray:
+def _boxes(file: EvaluatorCsv) -> np.ndarray:
     return np.column_stack([file.numbers(name) for name in BOX_COLUMNS])
 
 
@@ -285,23 +236,24 @@ class PredictionTable:
         masks: the masks column; None where the file has boxes.
     """
 
-    def __init__(self, file: CsvFile, label_map: LabelMap, images: ImageOrder) -> None:
+    def __init__(self, file: EvaluatorCsv, label_map: LabelMap, images: ImageOrder) -> None:
         columns = _split_prediction_strings(file) if 'PredictionString' in file else _plain(file)
         image_rows = images.rows(file)[columns.file_rows]
         class_ids = label_map.class_ids(file, columns.names, columns.file_rows)
         scores = file.parse('Score', columns.scores, columns.file_rows)
         outside = np.flatnonzero((scores < 0) | (scores > 1))
         if len(outside):
-            raise file.fail(columns.file_rows[outside[0]],
-                            f'score {scores[outside[0]]} is not within 0..1')
+            raise file.error(columns.file_rows[outside[0]],
+                             f'score {scores[outside[0]]} is not within 0..1')
         order = np.argsort(image_rows, kind='stable')
         self._rows = order[np.searchsorted(image_rows[order], 0):]
         self.class_ids = class_ids[self._rows]
         self.scores = scores[self._rows]
         self.offsets = np.searchsorted(image_rows[self._rows], np.arange(len(images) + 1))
-        self.masks = self._boxes = None
+        self.masks: MaskColumn | None = None
+        self._boxes = np.zeros((0, 4))
         if columns.masks is not None:
-            self.masks = _MaskColumn(file, columns.masks, columns.file_rows, image_rows)
+            self.masks = MaskColumn(file, columns.masks, columns.file_rows, image_rows)
         else:
             self._boxes = _boxes(file)
 
@@ -324,34 +276,36 @@ class _DetectionColumns:
     masks: pa.ChunkedArray | None
 
 
-def _plain(file: CsvFile) -> _DetectionColumns:
+def _plain(file: EvaluatorCsv) -> _DetectionColumns:
     return _DetectionColumns(np.arange(len(file)), file.required('LabelName'),
-                             file.required('Score'), file.text('Mask') if 'Mask' in file else None)
+                             file.required('Score'),
+                             file.required('Mask') if 'Mask' in file else None)
 
 
-def _split_prediction_strings(file: CsvFile) -> _DetectionColumns:
+def _split_prediction_strings(file: EvaluatorCsv) -> _DetectionColumns:
     words = pc.ascii_split_whitespace(pc.ascii_trim_whitespace(file.text('PredictionString')))
     counts = pc.fill_null(pc.list_value_length(words), 0).to_numpy().astype(np.int64)
     bad = np.flatnonzero(counts % 3)
     if len(bad):
-        raise file.fail(bad[0], f'PredictionString of {counts[bad[0]]} words, expected "MID score '
-                        'mask" repeated')
+        raise file.error(bad[0], f'PredictionString of {counts[bad[0]]} words, expected "MID score '
+                         'mask" repeated')
     parts = [[chunk.flatten()[place::3] for chunk in words.chunks] for place in range(3)]
     return _DetectionColumns(np.repeat(np.arange(len(file)), counts // 3),
                              *(pa.chunked_array(part, pa.string()) for part in parts))
 
 
-def open_predictions(path: str | os.PathLike, with_masks: bool) -> CsvFile:
+def open_predictions(path: str | os.PathLike, with_masks: bool) -> EvaluatorCsv:
     """The predictions file of either format, with the columns that the evaluation needs.
 
     Box evaluation takes the boxes of the masks where there are masks, as the evaluator does.
     """
     head = read_header(path)
+    columns = [*KEY_COLUMNS, *BOX_COLUMNS, 'Score']
     if 'PredictionString' in head:
-        return CsvFile(path, ['ImageID', *SIZE_COLUMNS, 'PredictionString'])
-    if with_masks or 'Mask' in head:
-        return CsvFile(path, [*KEY_COLUMNS, *SIZE_COLUMNS, 'Score', 'Mask'])
-    return CsvFile(path, [*KEY_COLUMNS, *BOX_COLUMNS, 'Score'])
+        columns = ['ImageID', *SIZE_COLUMNS, 'PredictionString']
+    elif with_masks or 'Mask' in head:
+        columns = [*KEY_COLUMNS, *SIZE_COLUMNS, 'Score', 'Mask']
+    return EvaluatorCsv(path, columns, needs_line_end=False)
 
 
 # ------------------------------------------------------------------------------------ all files
@@ -377,11 +331,12 @@ class ChallengeTables:
         """Read and check the files, named as the evaluator's flags are; no masks yet."""
         classes = LabelMap.read(label_map)
         instance_columns = [*KEY_COLUMNS, *BOX_COLUMNS, 'IsGroupOf']
-        box_file = CsvFile(boxes, instance_columns)
-        label_file = CsvFile(labels, [*KEY_COLUMNS, 'Confidence'])
+        box_file = EvaluatorCsv(boxes, instance_columns, needs_line_end=True)
+        label_file = EvaluatorCsv(labels, [*KEY_COLUMNS, 'Confidence'], needs_line_end=True)
         mask_file = None
         if segmentations is not None:
-            mask_file = CsvFile(segmentations, [*instance_columns, *SIZE_COLUMNS, 'Mask'])
+            mask_file = EvaluatorCsv(segmentations, [*instance_columns, *SIZE_COLUMNS, 'Mask'],
+                                     needs_line_end=True)
         found_file = open_predictions(predictions, mask_file is not None)
         truth_files = [file for file in (box_file, label_file, mask_file) if file is not None]
         images = ImageOrder(truth_files, found_file)

@@ -10,9 +10,9 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
+from projects.openimages.common.errors import UserError
 from projects.openimages.data.official.release_classes import read_release_classes
 from projects.openimages.labels import LabelSpace
-from projects.openimages.common.errors import UserError
 
 SPLITS = ('train', 'validation', 'test')
 CHALLENGE_CLASSES = 'challenge-2019-classes-description-segmentable.csv'
@@ -75,6 +75,7 @@ def find_split(root: str | os.PathLike, split: str) -> SplitFiles:
     Raises:
         UserError: no such folder, or a CSV that the split needs is not there. A test split may
             have none at all.
+        OSError: a CSV is a link to nothing.
     """
     root = Path(root)
     if not root.is_dir():
@@ -107,8 +108,12 @@ def _is_archive(name: str, split: str) -> bool:
 
 
 def _first(root: Path, names: tuple[str, ...], split: str) -> Path | None:
+    """The first that is there; an OSError if it is a link that leads nowhere or in a circle."""
     paths = (root / name.format(split=split) for name in names)
-    return next((path for path in paths if path.is_file()), None)
+    found = next((path for path in paths if os.path.lexists(path)), None)
+    if found is not None:
+        found.stat()
+    return found
 
 
 @dataclass(frozen=True)

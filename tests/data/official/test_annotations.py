@@ -9,12 +9,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from projects.openimages.data.official.joining import JOIN_TOLERANCE, join_boxes
+from projects.openimages.common.errors import UserError
 from projects.openimages.data.layout import find_classes, find_split, read_classes_of
 from projects.openimages.data.official.annotations import Annotations, read_annotations
-from projects.openimages.data.problems import ProblemLog
+from projects.openimages.data.official.joining import JOIN_TOLERANCE, join_boxes
 from projects.openimages.data.official.release_classes import read_release_classes
-from projects.openimages.common.errors import UserError
+from projects.openimages.data.problems import ProblemLog
 from tests.data.helpers import open_prepared, prepare
 
 BOX_HEADER = 'ImageID,LabelName,XMin,XMax,YMin,YMax,IsGroupOf'
@@ -95,6 +95,15 @@ def test_boxes_equal_but_for_the_class_or_the_image_are_not_repeated(tmp_path, s
                                             'a,/m/0dog,0.1,0.2,0.1,0.2,0',
                                             'b,/m/0cat,0.1,0.2,0.1,0.2,0'], [], []), small_labels)
     assert len(rows.class_ids) == 3 and log.counts == {}
+
+
+def test_only_a_flag_of_1_makes_a_group(tmp_path, small_labels):
+    """The full release has -1 where nobody looked."""
+    root = write_split(tmp_path, [f'{image},/m/0cat,0.1,0.2,0.1,0.2,{flag}'
+                                  for image, flag in zip('abc', (-1, 0, 1), strict=True)], [], [])
+    rows, log = read(root, small_labels)
+    assert rows.is_group_of.tolist() == [False, False, True]
+    assert log.counts == {}
 
 
 def test_box_numbers_are_those_of_the_text_to_the_last_bit(tmp_path, small_labels):

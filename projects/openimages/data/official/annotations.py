@@ -10,25 +10,24 @@ Everything here is by column: the full training split has 2.8M boxes, 2.1M masks
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 
-from projects.openimages.data.official.joining import join_boxes
+from projects.openimages.common.csv_files import CsvColumns, distinct
 from projects.openimages.data.layout import SplitFiles
+from projects.openimages.data.official.joining import join_boxes
+from projects.openimages.data.official.tables import read_table
 from projects.openimages.data.problems import Problem, ProblemLog
-from projects.openimages.data.official.tables import Names, Table, read_table
 from projects.openimages.labels import LabelSpace
 
-_SIDES = ('XMin', 'XMax', 'YMin', 'YMax')
-_BOX_COLUMNS = {'ImageID': 'name', 'LabelName': 'name', 'IsGroupOf': 'number',
-                **dict.fromkeys(_SIDES, 'number')}
-_MASK_SIDES = tuple(f'Box{side}' for side in _SIDES)
-_MASK_COLUMNS = {'MaskPath': 'text', 'ImageID': 'name', 'LabelName': 'name',
-                 **dict.fromkeys(_MASK_SIDES, 'number')}
-_LABEL_COLUMNS = {'ImageID': 'name', 'LabelName': 'name', 'Confidence': 'number'}
+_NAMES = {'ImageID': 'name', 'LabelName': 'name'}
+_BOX_NUMBERS = ('XMin', 'XMax', 'YMin', 'YMax', 'IsGroupOf')
+_MASK_NUMBERS = ('BoxXMin', 'BoxXMax', 'BoxYMin', 'BoxYMax')
+_LABEL_NUMBERS = ('Confidence',)
 _IMAGE_ID = re.compile(r'[\w-]+', re.ASCII)
 
 
@@ -76,28 +75,58 @@ class Annotations:
         return np.repeat(np.arange(len(self.image_ids)), np.diff(self.instance_offsets))
 
 
-@dataclass
+@dataclass(frozen=True)
 class _Rows:
     """The good rows of one CSV, R of them.
 
     Attributes:
+        table: the CSV.
+        image_ids: all images' ids.
         images: (R,) int64 row of the image.
         class_ids: (R,) int64.
-        lines: (R,) int64 in the CSV.
+        numbers: (R, K) float64, the K numbers of a row: a box has its sides first.
         keep: (R,) int64 positions in the table.
     """
 
+    table: CsvColumns
+    image_ids: Sequence[str]
     images: np.ndarray
     class_ids: np.ndarray
-    lines: np.ndarray
+    numbers: np.ndarray
     keep: np.ndarray
 
+    @property
+    def boxes(self) -> np.ndarray:
+        """(R, 4) float64."""
+        return self.numbers[:, :4]
+
+    @property
+    def lines(self) -> np.ndarray:
+        """(R,) int64 in the CSV."""
+        return self.table.lines[self.keep]
+
     def where(self, good: np.ndarray) -> _Rows:
-        return _Rows(self.images[good], self.class_ids[good], self.lines[good], self.keep[good])
+        """Some of the rows, by (R,) bool."""
+        if good.all():
+            return self
+        return replace(self, images=self.images[good], class_ids=self.class_ids[good],
+                       numbers=self.numbers[good], keep=self.keep[good])
 
     def keys(self, num_classes: int) -> np.ndarray:
         """(R,) int64, equal where image and class are equal."""
         return self.images * num_classes + self.class_ids
+
+    def problem(self, kind: str, row: int, message: str) -> Problem:
+        """A finding about one of the rows."""
+        return Problem(kind, message, str(self.table.path),
+                       int(self.table.lines[self.keep[row]]), self.image_ids[self.images[row]])
+
+    def without(self, bad: np.ndarray, kind: str, message: Callable[[int], str],
+                log: ProblemLog) -> _Rows:
+        """The other rows; each bad one, by (R,) bool, goes to the log."""
+        for row in np.flatnonzero(bad).tolist():
+            log.add(self.problem(kind, row, message(row)))
+        return self.where(~bad)
 
 
 def annotations_without_rows(image_ids: Sequence[str]) -> Annotations:
@@ -117,136 +146,120 @@ def read_annotations(files: SplitFiles, space: LabelSpace, log: ProblemLog) -> A
         space: the classes.
         log: gets everything that is wrong.
     """
-    boxes = read_table(files.boxes, _BOX_COLUMNS, log)
-    masks = read_table(files.masks, _MASK_COLUMNS, log)
-    labels = read_table(files.labels, _LABEL_COLUMNS, log) if files.labels else None
-    tables = [table for table in (boxes, masks, labels) if table is not None]
-    image_ids, image_codes = _intern_images(tables)
-    rows = [_good_rows(table, codes, space, files.is_challenge, log)
-            for table, codes in zip(tables, image_codes, strict=True)]
+    assert files.boxes and files.masks  # find_split sees to it
+    box_table = _read(files.boxes, _BOX_NUMBERS, log)
+    mask_table = _read(files.masks, _MASK_NUMBERS, log, MaskPath='text')
+    label_table = _read(files.labels, _LABEL_NUMBERS, log) if files.labels else _NO_LABELS
+    tables = (box_table, mask_table, label_table)
+    rows = _known_rows(tables, (_BOX_NUMBERS, _MASK_NUMBERS, _LABEL_NUMBERS), space,
+                       files.is_challenge, log)
     counts = {f'{name}_rows': len(table) for name, table in
-              (('box', boxes), ('mask', masks), ('label', labels)) if table is not None}
+              zip(('box', 'mask', 'label'), tables, strict=True) if table is not _NO_LABELS}
     counts['rows_of_other_classes'] = sum(map(len, tables)) - sum(len(r.keep) for r in rows)
-    box_rows, box_sides = _check_boxes(boxes, rows[0], _SIDES, log)
-    box_rows, box_sides, group_of = _check_box_rows(boxes, box_rows, box_sides, log)
-    mask_rows, mask_sides = _check_boxes(masks, rows[1], _MASK_SIDES, log)
-    mask_rows, mask_sides = _drop_repeated_masks(masks, mask_rows, mask_sides, log)
-    label_rows = _check_labels(labels, rows[2], space, files.is_challenge, log) if labels else None
-    used = [r.images for r in (box_rows, mask_rows, label_rows[0] if label_rows else None)
-            if r is not None]
-    image_ids, renumber = _used_images(image_ids, used)
-    for part in (box_rows, mask_rows, *([label_rows[0]] if label_rows else [])):
-        part.images = renumber[part.images]
-    joined, distances = join_boxes(mask_rows.keys(space.num_classes), mask_sides,
-                                   box_rows.keys(space.num_classes), box_sides)
-    _report_lone_masks(masks, mask_rows, joined, distances, image_ids, log)
-    return _assemble(image_ids, (box_rows, box_sides, group_of), (mask_rows, mask_sides),
-                     joined, distances, label_rows, masks, counts)
+    boxes = _check_boxes(_check_sides(rows[0], _BOX_NUMBERS, log), log)
+    masks = _check_masks(_check_sides(rows[1], _MASK_NUMBERS, log), log)
+    labels = _check_labels(rows[2], space, files.is_challenge, log)
+    boxes, masks, labels = _of_used_images((boxes, masks, labels))
+    joined, distances = join_boxes(masks.keys(space.num_classes), masks.boxes,
+                                   boxes.keys(space.num_classes), boxes.boxes)
+    _note_lone_masks(masks, joined, distances, log)
+    return _in_image_order(boxes, masks, labels, joined, distances, counts)
 
 
-def _intern_images(tables: list[Table]) -> tuple[np.ndarray, list[np.ndarray]]:
-    """All image ids, ascending, and each table's codes into them."""
-    parts = [np.array(table['ImageID'].values or [''], object) for table in tables]
-    image_ids, inverse = np.unique(np.concatenate(parts), return_inverse=True)
-    starts = np.cumsum([0, *map(len, parts)])
-    codes = [inverse[starts[n]:starts[n + 1]][table['ImageID'].codes]
-             for n, table in enumerate(tables)]
-    return image_ids, codes
+def _read(path: Path, numbers: tuple[str, ...], log: ProblemLog, **others: str) -> CsvColumns:
+    return read_table(path, {**_NAMES, **dict.fromkeys(numbers, 'number'), **others}, log,
+                      needs_line_end=True)
 
 
-def _used_images(image_ids: np.ndarray, used: list[np.ndarray]) -> tuple[list[str], np.ndarray]:
-    """The images that have a row left, and the new row of every old one."""
-    present = np.zeros(len(image_ids), bool)
-    for images in used:
-        present[images] = True
-    return image_ids[present].tolist(), np.cumsum(present) - 1
+_NO_LABELS = CsvColumns('', pa.table({name: pa.array([], pa.string()) for name in _NAMES}
+                                     | {name: pa.array([], pa.float64())
+                                        for name in _LABEL_NUMBERS}))
 
 
-def _good_rows(table: Table, images: np.ndarray, space: LabelSpace, is_challenge: bool,
-               log: ProblemLog) -> _Rows:
-    """Rows of a known class and a sane image id."""
-    labels: Names = table['LabelName']
-    ids: Names = table['ImageID']
-    by_label = np.array([space.ids.get(mid, -1) for mid in labels.values] or [-1], np.int64)
-    class_ids = by_label[labels.codes]
-    sane = np.array([_IMAGE_ID.fullmatch(name) is not None for name in ids.values] or [False])
-    good_id = sane[ids.codes]
-    for n in np.flatnonzero(~good_id):
-        log.bad('broken_row', f'image id {ids.values[ids.codes[n]]!r} is not letters and digits',
-                path=table.path, row=int(table.lines[n]))
-    if is_challenge:
-        for n in np.flatnonzero(good_id & (class_ids < 0)):
-            log.bad('unknown_class', f'unknown class {labels.values[labels.codes[n]]!r}, expected '
-                    f'one of the {space.num_classes} MIDs of the class list', path=table.path,
-                    row=int(table.lines[n]), image_id=ids.values[ids.codes[n]])
-    keep = np.flatnonzero(good_id & (class_ids >= 0))
-    return _Rows(images[keep], class_ids[keep], table.lines[keep], keep)
+def _known_rows(tables: Sequence[CsvColumns], numbers: Sequence[Sequence[str]], space: LabelSpace,
+                is_challenge: bool, log: ProblemLog) -> list[_Rows]:
+    """For each table the rows with a sane image id and a known class, all images interned."""
+    names = [distinct(table['ImageID']) for table in tables]
+    image_ids, inverse = np.unique(
+        np.concatenate([np.array(ids.values, object) for ids in names]), return_inverse=True)
+    is_sane = np.array([_IMAGE_ID.fullmatch(image_id) is not None for image_id in image_ids], bool)
+    starts = np.cumsum([0, *(len(ids.values) for ids in names)])
+    found = []
+    for table, ids, start, columns in zip(tables, names, starts, numbers, strict=False):
+        images = inverse[start:start + len(ids.values)][ids.codes]
+        mids, codes = distinct(table['LabelName'])
+        class_ids = np.array([space.ids.get(mid, -1) for mid in mids], np.int64)[codes]
+        rows = _Rows(table, image_ids, images, class_ids, table.numbers(*columns),
+                     np.arange(len(table)))
+        for n in np.flatnonzero(~is_sane[images]):
+            log.bad('broken_row', f'image id {image_ids[images[n]]!r} is not letters and digits',
+                    path=table.path, row=int(table.lines[n]))
+        unknown = is_sane[images] & (class_ids < 0)
+        for n in np.flatnonzero(unknown) if is_challenge else ():
+            log.add(rows.problem('unknown_class', n, f'unknown class {mids[codes[n]]!r}, expected '
+                                 f'one of the {space.num_classes} MIDs of the class list'))
+        found.append(rows.where(is_sane[images] & (class_ids >= 0)))
+    return found
 
 
-def _check_boxes(table: Table, rows: _Rows, sides: tuple[str, ...],
-                 log: ProblemLog) -> tuple[_Rows, np.ndarray]:
-    """Leave out rows whose box is not inside 0..1; returns also the boxes, (R, 4)."""
-    boxes = table.numbers(*sides)[rows.keep]
+def _check_sides(rows: _Rows, names: Sequence[str], log: ProblemLog) -> _Rows:
+    """Leave out rows whose box is not inside 0..1."""
+    boxes = rows.boxes
     inside = ((boxes >= 0) & (boxes <= 1)).all(axis=1)  # False for nan
     ordered = (boxes[:, 0] <= boxes[:, 1]) & (boxes[:, 2] <= boxes[:, 3])
-    good = inside & ordered
-    for n in np.flatnonzero(~good):
-        shown = ', '.join(f'{side} {value}' for side, value in
-                          zip(sides, boxes[n].tolist(), strict=True))
-        reason = 'with its sides swapped' if inside[n] else 'outside 0..1'
-        log.bad('box_outside_image', f'box {reason}: {shown}', path=table.path,
-                row=int(rows.lines[n]), image_id=_image_id(table, rows.keep[n]))
-    return rows.where(good), boxes[good]
+
+    def message(n: int) -> str:
+        shown = ', '.join(f'{name} {value}' for name, value in
+                          zip(names, boxes[n].tolist(), strict=False))
+        return f'box {"with its sides swapped" if inside[n] else "outside 0..1"}: {shown}'
+
+    return rows.without(~(inside & ordered), 'box_outside_image', message, log)
 
 
-def _check_box_rows(table: Table, rows: _Rows, boxes: np.ndarray, log: ProblemLog
-                    ) -> tuple[_Rows, np.ndarray, np.ndarray]:
-    """Leave out repeated boxes and flags that are none; returns also IsGroupOf, (R,) bool."""
-    flags = table['IsGroupOf'][rows.keep]
-    legal = np.isin(flags, (-1, 0, 1))  # the full release has -1 for "nobody looked"
-    for n in np.flatnonzero(~legal):
-        log.bad('broken_row', f'IsGroupOf {flags[n]:g}, expected 0 or 1', path=table.path,
-                row=int(rows.lines[n]), image_id=_image_id(table, rows.keep[n]))
-    rows, boxes, flags = rows.where(legal), boxes[legal], flags[legal]
-    first = _first_of_equal(np.column_stack((rows.images, rows.class_ids, boxes.view(np.int64))))
-    fresh = _report_repeats(table, rows, first, log)
-    rows, boxes, flags = rows.where(fresh), boxes[fresh], flags[fresh]
+def _check_boxes(rows: _Rows, log: ProblemLog) -> _Rows:
+    """Leave out repeated boxes and flags that are none."""
+    flags = rows.numbers[:, 4]
+    rows = rows.without(~np.isin(flags, (-1, 0, 1)), 'broken_row',  # -1 is "nobody looked"
+                        lambda n: f'IsGroupOf {flags[n]:g}, expected 0 or 1', log)
+    sides = np.ascontiguousarray(rows.boxes).view(np.int64)
+    rows = _without_repeats(rows, np.column_stack((rows.images, rows.class_ids, sides)), log)
+    boxes = rows.boxes
     flat = (boxes[:, 0] == boxes[:, 1]) | (boxes[:, 2] == boxes[:, 3])
     log.notes('box_without_area', int(flat.sum()), (
-        Problem('box_without_area', f'box without area: {boxes[n].tolist()}', table.path,
-                int(rows.lines[n]), _image_id(table, rows.keep[n]))
+        rows.problem('box_without_area', n, f'box without area: {boxes[n].tolist()}')
         for n in np.flatnonzero(flat)))
-    return rows, boxes, flags == 1
+    return rows
 
 
-def _drop_repeated_masks(table: Table, rows: _Rows, boxes: np.ndarray,
-                         log: ProblemLog) -> tuple[_Rows, np.ndarray]:
-    codes = table['MaskPath'].take(pa.array(rows.keep)).dictionary_encode().indices.to_numpy()
-    fresh = _report_repeats(table, rows, _first_of_equal(codes[:, None].astype(np.int64)), log)
-    return rows.where(fresh), boxes[fresh]
+def _check_masks(rows: _Rows, log: ProblemLog) -> _Rows:
+    """Leave out repeated masks."""
+    codes = distinct(rows.table['MaskPath'].take(pa.array(rows.keep))).codes
+    return _without_repeats(rows, codes[:, None], log)
 
 
-def _check_labels(table: Table, rows: _Rows, space: LabelSpace, is_challenge: bool,
-                  log: ProblemLog) -> tuple[_Rows, np.ndarray]:
-    """Leave out repeated labels and values that are neither 0 nor 1; also (R,) bool present.
+def _check_labels(rows: _Rows, space: LabelSpace, is_challenge: bool, log: ProblemLog) -> _Rows:
+    """Leave out repeated labels and values that are neither 0 nor 1.
 
     The full release gives a class several labels by different sources; any positive one counts.
     """
-    values = table['Confidence'][rows.keep]
-    legal = np.isin(values, (0, 1))
-    for n in np.flatnonzero(~legal):
-        log.bad('broken_row', f'Confidence {values[n]:g}, expected 0 or 1', path=table.path,
-                row=int(rows.lines[n]), image_id=_image_id(table, rows.keep[n]))
-    rows, present = rows.where(legal), values[legal] == 1
+    values = rows.numbers[:, 0]
+    rows = rows.without(~np.isin(values, (0, 1)), 'broken_row',
+                        lambda n: f'Confidence {values[n]:g}, expected 0 or 1', log)
+    keys = rows.keys(space.num_classes)
     if is_challenge:
-        first = _first_of_equal(rows.keys(space.num_classes)[:, None])
-        fresh = _report_repeats(table, rows, first, log)
-    else:
-        strongest = np.lexsort((~present, rows.keys(space.num_classes)))
-        keys = rows.keys(space.num_classes)[strongest]
-        fresh = np.zeros(len(keys), bool)
-        fresh[strongest[np.diff(keys, prepend=-1) != 0]] = True
-    return rows.where(fresh), present[fresh]
+        return _without_repeats(rows, keys[:, None], log)
+    strongest = np.lexsort((-rows.numbers[:, 0], keys))
+    fresh = np.zeros(len(keys), bool)
+    fresh[strongest[np.diff(keys[strongest], prepend=-1) != 0]] = True
+    return rows.where(fresh)
+
+
+def _without_repeats(rows: _Rows, columns: np.ndarray, log: ProblemLog) -> _Rows:
+    """Leave out rows that are equal to an earlier one in all of the (R, K) int64 columns."""
+    first = _first_of_equal(columns)
+    lines = rows.lines
+    return rows.without(first != np.arange(len(first)), 'duplicate_row',
+                        lambda n: f'says again what row {lines[first[n]]} says', log)
 
 
 def _first_of_equal(columns: np.ndarray) -> np.ndarray:
@@ -265,74 +278,59 @@ def _first_of_equal(columns: np.ndarray) -> np.ndarray:
     return first
 
 
-def _report_repeats(table: Table, rows: _Rows, first: np.ndarray, log: ProblemLog) -> np.ndarray:
-    """(R,) bool: the rows that do not repeat an earlier one."""
-    fresh = first == np.arange(len(first))
-    for n in np.flatnonzero(~fresh):
-        log.bad('duplicate_row', f'says again what row {rows.lines[first[n]]} says',
-                path=table.path, row=int(rows.lines[n]),
-                image_id=_image_id(table, rows.keep[n]))
-    return fresh
+def _of_used_images(parts: Sequence[_Rows]) -> list[_Rows]:
+    """The same rows, with only those images that have any."""
+    image_ids = np.asarray(parts[0].image_ids)
+    used = np.zeros(len(image_ids), bool)
+    for rows in parts:
+        used[rows.images] = True
+    kept, number = image_ids[used].tolist(), np.cumsum(used) - 1
+    return [replace(rows, image_ids=kept, images=number[rows.images]) for rows in parts]
 
 
-def _image_id(table: Table, position: int) -> str:
-    ids: Names = table['ImageID']
-    return ids.values[ids.codes[position]]
-
-
-def _report_lone_masks(table: Table, rows: _Rows, joined: np.ndarray, distances: np.ndarray,
-                       image_ids: list[str], log: ProblemLog) -> None:
+def _note_lone_masks(rows: _Rows, joined: np.ndarray, distances: np.ndarray,
+                     log: ProblemLog) -> None:
     lone = np.flatnonzero(joined < 0)
 
     def message(n: int) -> str:
-        name = table['MaskPath'][rows.keep[n]].as_py()
+        name = rows.table['MaskPath'][int(rows.keep[n])].as_py()
         if np.isinf(distances[n]):
             return f'mask {name}: the image has no box of its class'
         return f'mask {name}: no free box of its class, the nearest is {distances[n]:.4g} away'
 
     log.notes('mask_without_box', len(lone), (
-        Problem('mask_without_box', message(n), table.path, int(rows.lines[n]),
-                image_ids[rows.images[n]]) for n in lone))
+        rows.problem('mask_without_box', n, message(n)) for n in lone))
 
 
-def _assemble(image_ids: list[str], boxes: tuple[_Rows, np.ndarray, np.ndarray],
-              masks: tuple[_Rows, np.ndarray], joined: np.ndarray, distances: np.ndarray,
-              labels: tuple[_Rows, np.ndarray] | None, mask_table: Table,
-              counts: dict[str, int]) -> Annotations:
+def _in_image_order(boxes: _Rows, masks: _Rows, labels: _Rows, joined: np.ndarray,
+                    distances: np.ndarray, counts: dict[str, int]) -> Annotations:
     """Instances by image: the boxes in their order, then the masks without a box."""
-    box_rows, box_sides, group_of = boxes
-    mask_rows, mask_sides = masks
     lone, paired = np.flatnonzero(joined < 0), np.flatnonzero(joined >= 0)
-    mask_of_box = np.full(len(box_rows.keep), -1, np.int64)
+    mask_of_box = np.full(len(boxes.keep), -1, np.int64)
     mask_of_box[joined[paired]] = paired
-    distance_of_box = np.full(len(box_rows.keep), np.nan)
+    distance_of_box = np.full(len(boxes.keep), np.nan)
     distance_of_box[joined[paired]] = distances[paired]
-    images = np.concatenate((box_rows.images, mask_rows.images[lone]))
+    images = np.concatenate((boxes.images, masks.images[lone]))
     order = np.argsort(images, kind='stable')
-    offsets = _offsets(images, len(image_ids))
 
     def merge(of_boxes: np.ndarray, of_masks: np.ndarray) -> np.ndarray:
         return np.concatenate((of_boxes, of_masks))[order]
 
-    label_order = np.argsort(labels[0].images, kind='stable') if labels else np.zeros(0, np.int64)
-    label_images = labels[0].images if labels else label_order
-    label_classes = labels[0].class_ids if labels else label_order
-    label_present = labels[1] if labels else label_order.astype(bool)
-    label_lines = labels[0].lines if labels else label_order
+    label_order = np.argsort(labels.images, kind='stable')
+    names = masks.table['MaskPath'].take(pa.array(masks.keep))
     return Annotations(
-        image_ids=image_ids, instance_offsets=offsets,
-        class_ids=merge(box_rows.class_ids, mask_rows.class_ids[lone]).astype(np.int16),
-        boxes=merge(box_sides, mask_sides[lone]),
-        is_group_of=merge(group_of, np.zeros(len(lone), bool)),
+        image_ids=boxes.image_ids, instance_offsets=_offsets(images, len(boxes.image_ids)),
+        class_ids=merge(boxes.class_ids, masks.class_ids[lone]).astype(np.int16),
+        boxes=merge(boxes.boxes, masks.boxes[lone]),
+        is_group_of=merge(boxes.numbers[:, 4] == 1, np.zeros(len(lone), bool)),
         mask_rows=merge(mask_of_box, lone),
         join_distances=merge(distance_of_box, np.full(len(lone), np.nan)),
-        box_lines=merge(box_rows.lines, np.zeros(len(lone), np.int64)),
-        mask_names=mask_table['MaskPath'].take(pa.array(mask_rows.keep)),
-        mask_lines=mask_rows.lines,
-        label_offsets=_offsets(label_images, len(image_ids)),
-        label_class_ids=label_classes[label_order].astype(np.int16),
-        label_present=label_present[label_order], label_lines=label_lines[label_order],
-        counts=counts)
+        box_lines=merge(boxes.lines, np.zeros(len(lone), np.int64)),
+        mask_names=names.combine_chunks(), mask_lines=masks.lines,
+        label_offsets=_offsets(labels.images, len(boxes.image_ids)),
+        label_class_ids=labels.class_ids[label_order].astype(np.int16),
+        label_present=labels.numbers[label_order, 0] == 1,
+        label_lines=labels.lines[label_order], counts=counts)
 
 
 def _offsets(images: np.ndarray, num_images: int) -> np.ndarray:

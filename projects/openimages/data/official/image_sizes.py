@@ -15,9 +15,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from PIL import Image
 
-from projects.openimages.data.problems import ProblemLog
-from projects.openimages.data.official.tables import read_header, read_table
+from projects.openimages.common.csv_files import read_header
 from projects.openimages.common.errors import UserError
+from projects.openimages.data.official.tables import read_table
+from projects.openimages.data.problems import ProblemLog
 
 # All frame headers SOF0..SOF15; C4, C8 and CC in their midst are tables, not frames.
 _FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
