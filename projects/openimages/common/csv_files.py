@@ -3,8 +3,9 @@
 In: a file with a header line, and the columns that are wanted from it. Out: :class:`CsvColumns`.
 
 Arrow reads the file on all cores. It counts records, not lines, and stops at the first bad row.
-So where anything is unusual (a blank line, a quoted line end, a bad row) the file is read once
-more, row after row, which says where every record stands and what is wrong with every bad row.
+So where anything is unusual (a blank line in the midst, a quoted line end, a bad row) the file is
+read once more, row after row, which says where every record stands and what is wrong with every
+bad row.
 
 UTF-8, with or without a byte-order mark; LF or CRLF; quoted fields may hold line ends. A line
 without any value, blank or of commas alone as spreadsheets leave them, is no record. A record
@@ -147,7 +148,7 @@ def _read_at_once(path: str | os.PathLike, types: Mapping[str, pa.DataType],
                 strings_can_be_null=True))
         except pa.ArrowInvalid:  # its words say neither line nor value
             return None
-    is_regular = (body.line_ends + (not body.ends_a_line) == len(table)
+    is_regular = (body.lines == len(table)
                   and not body.has_nul and body.quotes % 2 == 0
                   and (body.ends_a_line or not needs_line_end)
                   and not _has_empty(table.column(0)))  # so no line is of commas alone
@@ -185,8 +186,7 @@ class _Body:
     """What follows the header, handed to Arrow in blocks and looked at on the way.
 
     Attributes:
-        line_ends, quotes: how many there were.
-        ends_a_line: there was nothing behind the last line end.
+        quotes: how many there were.
         has_nul: there was a NUL byte.
     """
 
@@ -194,17 +194,30 @@ class _Body:
 
     def __init__(self, file: IO[bytes]) -> None:
         self._file = file
-        self.line_ends = self.quotes = 0
-        self.ends_a_line, self.has_nul = True, False
+        self.quotes, self.has_nul = 0, False
+        self._is_blank = True
+        self._line_ends = self._last_line_ends = 0  # the last: those behind everything else
 
     def read(self, size: int) -> bytes:
         block = self._file.read(size)
-        if block:
-            self.line_ends += block.count(b'\n')
-            self.has_nul = self.has_nul or b'\0' in block
-            self.quotes += block.count(b'"')
-            self.ends_a_line = block.endswith(b'\n')
+        self.quotes += block.count(b'"')
+        self.has_nul = self.has_nul or b'\0' in block
+        self._line_ends += block.count(b'\n')
+        content = block.rstrip(b'\r\n')
+        if content:
+            self._is_blank, self._last_line_ends = False, 0
+        self._last_line_ends += block.count(b'\n', len(content))
         return block
+
+    @property
+    def lines(self) -> int:
+        """How many lines there were, without blank ones at the end."""
+        return self._line_ends - self._last_line_ends + (not self._is_blank)
+
+    @property
+    def ends_a_line(self) -> bool:
+        """There was nothing behind the last line end."""
+        return self._is_blank or self._last_line_ends > 0
 
 
 class _RepairedBody(_Body):
