@@ -5,13 +5,13 @@ Exit code 0 where all is right, 2 where something is wrong.
 """
 
 import argparse
-import os
 import sys
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from projects.openimages.common.errors import EXIT_USER_ERROR, run_command
+from projects.openimages.common.parallel import worker_count
 from projects.openimages.submissions.check import check_submission
 from projects.openimages.submissions.image_list import find_mids, read_image_list
 
@@ -25,16 +25,17 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('--classes', metavar='CSV',
                         help='the class list (default: the official one in or above the folder, '
                              "or the index's)")
-    parser.add_argument('--workers', type=int, default=os.cpu_count(), metavar='N',
+    parser.add_argument('--workers', type=int, metavar='N',
                         help='processes (default: one a CPU core)')
     return parser.parse_args()
 
 
 def main() -> int:
     args = parse_args()
+    workers = worker_count(args.workers)
     mids = find_mids(args.images, args.classes)
-    images = read_image_list(args.images, args.workers)
-    report = check_submission(args.submission, images, mids, args.workers)
+    images = read_image_list(args.images, workers)
+    report = check_submission(args.submission, images, mids, workers)
     print(report)
     for row, message in report.errors:
         place = args.submission if row is None else f'{args.submission}, row {row}'

@@ -9,7 +9,13 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from projects.openimages.common.errors import run_command
 from projects.openimages.submissions.convert import convert
-from projects.openimages.submissions.formats import FORMATS, KAGGLE, TF, Submission
+from projects.openimages.submissions.formats import (
+    FORMATS,
+    KAGGLE,
+    TF,
+    Submission,
+    refuse_to_overwrite,
+)
 from projects.openimages.submissions.image_list import read_image_list
 
 
@@ -29,7 +35,10 @@ def main() -> None:
     args = parse_args()
     with Submission(args.source) as submission:
         target = args.to or (TF if submission.format == KAGGLE else KAGGLE)
-    images = read_image_list(args.images) if args.images else None
+    images = None
+    if args.images:
+        refuse_to_overwrite(args.out, args.images)
+        images = read_image_list(args.images)
     num_images, detections, empty = convert(args.source, args.out, target, images)
     print(f'{args.out}: {target} format, {num_images} images, {detections} detections')
     if empty and target == TF:

@@ -5,17 +5,17 @@ Merge dumps made with --no-expand-hierarchy and expand the result with --expand-
 """
 
 import argparse
-import os
 import sys
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from projects.openimages.common.errors import UserError, run_command
-from projects.openimages.submissions.formats import FORMATS
-from projects.openimages.submissions.image_list import label_space_of
-from projects.openimages.submissions.merge import METHODS, MergeOptions
-from projects.openimages.submissions.merge_files import Output, merge_submissions
+from projects.openimages.common.errors import run_command
+from projects.openimages.common.parallel import worker_count
+from projects.openimages.data.index import PreparedIndex
+from projects.openimages.submissions.formats import FORMATS, refuse_to_overwrite
+from projects.openimages.submissions.merge_masks import METHODS, MergeOptions
+from projects.openimages.submissions.merge_submissions import MergeOutput, merge_submissions
 
 
 def parse_args() -> argparse.Namespace:
@@ -36,24 +36,22 @@ def parse_args() -> argparse.Namespace:
                         help='repeat the result for ancestor classes, by the hierarchy in this '
                              'prepared index')
     parser.add_argument('--format', choices=FORMATS, help="(default: the first submission's)")
-    parser.add_argument('--workers', type=int, default=os.cpu_count(), metavar='N',
+    parser.add_argument('--workers', type=int, metavar='N',
                         help='processes (default: one a CPU core)')
     return parser.parse_args()
 
 
 def main() -> None:
     args = parse_args()
-    weights = args.weights or [1.0] * len(args.submissions)
-    if len(weights) != len(args.submissions) or min(weights) <= 0:
-        raise UserError(f'--weights {" ".join(map(str, weights))}: expected '
-                        f'{len(args.submissions)} numbers above 0, one a submission')
-    if not 0 < args.iou_thr <= 1 or args.sigma <= 0:
-        raise UserError('--iou-thr must be above 0 and at most 1, --sigma above 0')
-    space = label_space_of(args.expand_hierarchy) if args.expand_hierarchy else None
+    weights = tuple(args.weights or [1.0] * len(args.submissions))
+    space = None
+    if args.expand_hierarchy:
+        refuse_to_overwrite(args.out, args.expand_hierarchy)
+        space = PreparedIndex.open(args.expand_hierarchy).label_space
     images, detections = merge_submissions(
-        args.submissions, args.out,
-        MergeOptions(args.method, tuple(weights), args.iou_thr, args.sigma),
-        Output(args.score_thr, args.max_per_img, space), args.format, args.workers)
+        args.submissions, args.out, MergeOptions(args.method, weights, args.iou_thr, args.sigma),
+        MergeOutput(args.score_thr, args.max_per_img, space), args.format,
+        worker_count(args.workers))
     print(f'{args.out}: {images} images, {detections} detections')
 
 

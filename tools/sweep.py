@@ -5,14 +5,15 @@ Takes one dump for an annotated split: tools/test.py ... --submission FILE --no-
 """
 
 import argparse
-import os
 import sys
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from projects.openimages.common.errors import UserError, run_command
-from projects.openimages.submissions import sweep
+from projects.openimages.common.errors import run_command
+from projects.openimages.common.parallel import worker_count
+from projects.openimages.submissions.formats import refuse_to_overwrite
+from projects.openimages.submissions.sweep import sweep
 
 
 def parse_args() -> argparse.Namespace:
@@ -28,23 +29,25 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('--max-per-img', type=int, nargs='+', metavar='N',
                         default=[20, 50, 100, 200, 0], help='caps; 0 is none')
     parser.add_argument('--expand-hierarchy', choices=['both', 'yes', 'no'], default='both')
-    parser.add_argument('--workers', type=int, default=os.cpu_count(), metavar='N',
+    parser.add_argument('--workers', type=int, metavar='N',
                         help='processes (default: one a CPU core)')
     return parser.parse_args()
 
 
 def main() -> None:
     args = parse_args()
-    if min(args.max_per_img) < 0:
-        raise UserError(f'--max-per-img {min(args.max_per_img)}, expected 0 (none) or more')
-    points = sweep.sweep(
-        args.submission, args.index, workers=args.workers, score_thrs=sorted(set(args.score_thr)),
+    table, picture = Path(args.out) / 'sweep.csv', Path(args.out) / 'sweep.png'
+    for path in (table, picture):
+        refuse_to_overwrite(path, args.submission, args.index)
+    result = sweep(
+        args.submission, args.index, score_thrs=sorted(set(args.score_thr)),
         caps=[cap or None for cap in dict.fromkeys(args.max_per_img)],
-        expansions={'both': (False, True), 'yes': (True,), 'no': (False,)}[args.expand_hierarchy])
-    sweep.write_table(Path(args.out) / 'sweep.csv', points)
-    sweep.draw(Path(args.out) / 'sweep.png', points)
-    print(sweep.format_table(points))
-    small = sweep.smallest_near_best(points)
+        expansions={'both': (False, True), 'yes': (True,), 'no': (False,)}[args.expand_hierarchy],
+        workers=worker_count(args.workers))
+    result.write_csv(table)
+    result.plot(save_path=picture)
+    print(result)
+    small = result.smallest_near_best()
     cap = '' if small.max_per_img is None else f' --max-per-img {small.max_per_img}'
     print(f'smallest within 0.001 of the best: {small.mean_ap:.4f}, {small.size / 1e6:.1f} MB: '
           f'--score-thr {small.score_thr:g}{cap} '

@@ -6,11 +6,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from projects.openimages.common.errors import UserError
+from projects.openimages.data.index import PreparedIndex
 from projects.openimages.masks import encode_text, rle_from_crop, rle_from_mask, rle_to_mask
 from projects.openimages.submissions.formats import HEADERS, Submission
-from projects.openimages.submissions.image_list import label_space_of
-from projects.openimages.submissions.merge import METHODS, MergeOptions, fuse, merge_class
-from projects.openimages.submissions.merge_files import Output, merge_submissions
+from projects.openimages.submissions.merge_masks import METHODS, MergeOptions, fuse, merge_class
+from projects.openimages.submissions.merge_submissions import MergeOutput, merge_submissions
 from tests.helpers import assert_one_line_error, run_tool
 from tests.submissions.fake_dump import evaluate, fake_dump, prepare_demo, reselect
 
@@ -112,7 +112,7 @@ def files(tmp_path):
 
 def test_files_of_both_formats_merge_over_all_their_images(tmp_path, files):
     out = tmp_path / 'out.csv'
-    assert merge_submissions(files, out, MergeOptions('nms', (1, 1)), Output()) == (3, 3)
+    assert merge_submissions(files, out, MergeOptions('nms', (1, 1)), MergeOutput()) == (3, 3)
     with Submission(out) as merged:
         assert merged.format == 'kaggle'
         assert [(image.image_id, [tuple(d) for d in image.detections]) for image in merged] == [
@@ -123,7 +123,7 @@ def test_files_of_both_formats_merge_over_all_their_images(tmp_path, files):
 def test_two_sizes_of_an_image_are_refused(tmp_path, files):
     files[1].write_text(files[1].read_text().replace('i1,20,10', 'i1,10,20'))
     with pytest.raises(UserError, match=r'b\.csv, row 3: image i1 of 10x20, but 20x10 in .*a\.csv'):
-        merge_submissions(files, tmp_path / 'out.csv', MergeOptions('nms', (1, 1)), Output())
+        merge_submissions(files, tmp_path / 'out.csv', MergeOptions('nms', (1, 1)), MergeOutput())
 
 
 @pytest.fixture(scope='module')
@@ -135,7 +135,7 @@ def test_merge_of_two_models_beats_both_and_processes_do_not_matter(tmp_path, pr
     index = prepared / 'index.arrow'
     files = [fake_dump(tmp_path / f'{seed}.csv', index, seed, skill) for seed, skill in
              enumerate((0.6, 0.7))]
-    space = label_space_of(index)
+    space = PreparedIndex.open(index).label_space
     alone = [evaluate(prepared, reselect(path, tmp_path / 'one.csv', space, expand=True),
                       tmp_path / 'm.csv') for path in files]
     written = []

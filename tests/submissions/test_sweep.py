@@ -8,14 +8,9 @@ import pytest
 from PIL import Image
 
 from projects.openimages.common.errors import UserError
-from projects.openimages.submissions.image_list import label_space_of
-from projects.openimages.submissions.sweep import (
-    Point,
-    best_point,
-    format_table,
-    smallest_near_best,
-    sweep,
-)
+from projects.openimages.data.index import PreparedIndex
+from projects.openimages.submissions.sweep import sweep
+from projects.openimages.submissions.sweep_result import SweepPoint, SweepResult
 from tests.helpers import assert_one_line_error, run_tool
 from tests.submissions.fake_dump import evaluate, fake_dump, prepare_demo, reselect
 
@@ -27,22 +22,23 @@ def prepared(tmp_path_factory):
 
 @pytest.fixture
 def dump(tmp_path, prepared):
-    return fake_dump(tmp_path / 'dump.csv', prepared / 'index.arrow')
+    return fake_dump(tmp_path / 'dump.csv', prepared / 'index.arrow', seed=4)
 
 
 def test_every_point_equals_evaluating_the_submission_with_its_options(tmp_path, prepared, dump):
-    thresholds, caps = (0.0, 0.37, 0.8, 2.0), (1, 3, None)
-    points = sweep(dump, prepared / 'index.arrow', score_thrs=thresholds, caps=caps)
-    space = label_space_of(prepared / 'index.arrow')
+    thresholds, caps = (0.0, 0.37, 0.8, 1.0), (1, 3, None)
+    result = sweep(dump, prepared / 'index.arrow', score_thrs=thresholds, caps=caps)
+    space = PreparedIndex.open(prepared / 'index.arrow').label_space
     grid = list(itertools.product((False, True), caps, thresholds))
-    assert [(p.expand_hierarchy, p.max_per_img, p.score_thr) for p in points] == grid
-    for point in points:
+    assert [(p.expand_hierarchy, p.max_per_img, p.score_thr) for p in result.points] == grid
+    for point in result.points:
         path = reselect(dump, tmp_path / 'one.csv', space, expand=point.expand_hierarchy,
                         score_thr=point.score_thr, max_per_img=point.max_per_img)
         assert point.size == path.stat().st_size
         expected = evaluate(prepared, path, tmp_path / 'metrics.csv')
         assert point.mean_ap == pytest.approx(expected, abs=1e-12, nan_ok=True)
-    assert best_point(points).mean_ap > 0.2  # the made-up detections are worth something
+    assert result.best.mean_ap > 0.2  # the made-up detections are worth something
+    assert result.points[-1].detections == 0
 
 
 def test_processes_do_not_change_the_numbers(prepared, dump, monkeypatch):
@@ -53,21 +49,22 @@ def test_processes_do_not_change_the_numbers(prepared, dump, monkeypatch):
 
 
 def test_expanded_submission_is_refused(tmp_path, prepared, dump):
-    space = label_space_of(prepared / 'index.arrow')
+    space = PreparedIndex.open(prepared / 'index.arrow').label_space
     path = reselect(dump, tmp_path / 'expanded.csv', space, expand=True)
     with pytest.raises(UserError, match='--no-expand-hierarchy'):
         sweep(path, prepared / 'index.arrow', score_thrs=[0], caps=[None])
 
 
-def point(mean_ap, size):
-    return Point(True, 0.1, None, mean_ap, 5, size)
+def points(*pairs):
+    return tuple(SweepPoint(True, 0.1, None, mean_ap, 5, size) for mean_ap, size in pairs)
 
 
 def test_best_is_the_highest_then_the_smallest_and_nan_never():
-    points = [point(np.nan, 1), point(0.5, 30), point(0.5, 20), point(0.4995, 10), point(0.4, 2)]
-    assert best_point(points) is points[2]
-    assert smallest_near_best(points) is points[3]
-    assert format_table(points).splitlines()[3].endswith('best')
+    result = SweepResult(points((np.nan, 1), (0.5, 30), (0.5, 20), (0.4995, 10), (0.4, 2)))
+    assert result.best is result.points[2]
+    assert result.smallest_near_best() is result.points[3]
+    assert [line.endswith('best') for line in str(result).splitlines()] == [
+        False, False, False, True, False, False]
 
 
 def test_command_writes_table_and_picture(tmp_path, prepared, dump):

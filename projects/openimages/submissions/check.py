@@ -11,34 +11,39 @@ numbers from 0 to 1; masks base64, zlib, run lengths, and as many pixels as the 
 
 from __future__ import annotations
 
+import bisect
 import os
+import reprlib
 from collections.abc import Iterator
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field
-from pathlib import Path
+from typing import IO, Any
 
 import numpy as np
 
-from projects.openimages.common.errors import UserError
+from projects.openimages.common.parallel import run_in_order
 from projects.openimages.common.progress import progress
 from projects.openimages.masks import MaskError, Rle, area, check_sizes, inflate_text
 from projects.openimages.submissions.formats import (
     KAGGLE,
+    MAX_INFLATED,
     Detection,
     ImageDetections,
-    parse_header,
+    open_submission,
     parse_row,
+    parse_score,
+    read_rows,
 )
 from projects.openimages.submissions.image_list import ImageSizes
 
 _PIECE = 1 << 22  # bytes
-_BATCH = 512  # masks inflated together
+_BATCH = 512  # masks whose runs are added up together,
+_BATCH_BYTES = 1 << 22  # of so many bytes at most: adding up takes several times as many
 MAX_SHOWN = 20
 BINS = 10
 
 
 @dataclass
-class Report:
+class CheckReport:
     """What a check found.
 
     Attributes:
@@ -79,9 +84,15 @@ class Report:
                                       for n, count in enumerate(self.histogram.tolist()))]
         return '\n'.join(lines)
 
+    def to_dict(self) -> dict[str, Any]:
+        """The attributes as plain values, fit for JSON."""
+        return {**vars(self), 'per_image': self.per_image.tolist(),
+                'histogram': self.histogram.tolist(),
+                'errors': [{'row': row, 'message': message} for row, message in self.errors]}
+
 
 def check_submission(path: str | os.PathLike, images: ImageSizes, mids: tuple[str, ...],
-                     workers: int = 1) -> Report:
+                     workers: int = 1) -> CheckReport:
     """Check a submission of either format.
 
     Args:
@@ -93,43 +104,43 @@ def check_submission(path: str | os.PathLike, images: ImageSizes, mids: tuple[st
     Raises:
         UserError: no such file, or a header of neither format.
     """
-    try:
-        with open(path, 'rb') as file:
-            header = file.readline()
-    except FileNotFoundError:
-        raise UserError('no such file (the submission)', path=path) from None
-    report = Report(os.fspath(path), parse_header(header, path), Path(path).stat().st_size)
-    context = (os.fspath(path), report.format, images, frozenset(mids))
-    spans = list(_spans(path, len(header), report.size))
+    file, submission_format = open_submission(path)
+    with file:
+        size = os.fstat(file.fileno()).st_size
+        spans = list(_spans(file, size))
+    report = CheckReport(os.fspath(path), submission_format, size)
+    rules = _Rules(report.path, submission_format, images, frozenset(mids))
+    pieces = run_in_order(_check_piece, spans, workers, len(spans), shared=rules)
     seen: dict[str, int] = {}
     counts: dict[str, int] = {}
-    with progress(total=report.size, desc='check', unit='B') as bar:
+    with progress(total=size, desc='check', unit='B') as bar:
         bar.unit_scale = True
-        for span, piece in zip(spans, _run(context, spans, workers), strict=True):
+        for span, piece in zip(spans, pieces, strict=True):
             _add(report, piece, seen, counts)
             bar.update(span[1] - span[0])
     _finish(report, images, counts)
     return report
 
 
-def _run(context: tuple, spans: list[tuple[int, int]], workers: int) -> Iterator[_Piece]:
-    if workers < 2 or len(spans) < 2:
-        _set_context(*context)
-        yield from map(_check_span, spans)
-        return
-    with ProcessPoolExecutor(workers, initializer=_set_context, initargs=context) as pool:
-        yield from pool.map(_check_span, spans)
+def _spans(file: IO[bytes], size: int) -> Iterator[tuple[int, int]]:
+    """Byte ranges of whole rows, from where the file stands to ``size``."""
+    start = file.tell()
+    while start < size:
+        file.seek(min(start + _PIECE, size))
+        next(read_rows(file), None)
+        end = min(file.tell(), size)
+        yield start, end
+        start = end
 
 
-def _spans(path: str | os.PathLike, start: int, size: int) -> Iterator[tuple[int, int]]:
-    """Byte ranges of whole rows."""
-    with open(path, 'rb') as file:
-        while start < size:
-            file.seek(min(start + _PIECE, size))
-            file.readline()
-            end = min(file.tell(), size)
-            yield start, end
-            start = end
+@dataclass(frozen=True)
+class _Rules:
+    """What every piece needs to know."""
+
+    path: str
+    format: str
+    images: ImageSizes
+    mids: frozenset[str]
 
 
 @dataclass
@@ -140,50 +151,36 @@ class _Piece:
     ids: list[tuple[int, str, int]] = field(default_factory=list)  # row, image id, detections
     detections: int = 0
     empty_masks: int = 0
-    histogram: np.ndarray = field(default_factory=lambda: np.zeros(BINS, np.int64))
+    histogram: list[int] = field(default_factory=lambda: [0] * BINS)
     num_errors: int = 0
     errors: list[tuple[int, str]] = field(default_factory=list)
 
     def error(self, row: int, message: str) -> None:
+        """Count an error and keep it if it is among the first; masks come later than their rows."""
         self.num_errors += 1
-        if len(self.errors) < 4 * MAX_SHOWN:  # masks are looked at later than their rows
-            self.errors.append((row, message))
+        bisect.insort(self.errors, (row, message))
+        del self.errors[MAX_SHOWN:]
 
 
-def _set_context(path: str, submission_format: str, images: ImageSizes,
-                 mids: frozenset[str]) -> None:
-    global _context
-    _context = (path, submission_format, images, mids)
-
-
-def _check_span(span: tuple[int, int]) -> _Piece:
-    path, submission_format, images, mids = _context
+def _check_piece(rules: _Rules, span: tuple[int, int]) -> _Piece:
     piece = _Piece()
-    waiting: list[tuple[int, str, Rle]] = []
-    with open(path, 'rb') as file:
+    masks = _Masks(piece)
+    with open(rules.path, 'rb') as file:
         file.seek(span[0])
-        lines = file.read(span[1] - span[0]).split(b'\n')
-    if not lines[-1]:
-        lines.pop()
-    for row, line in enumerate(lines):
-        piece.rows += 1
-        try:
-            image = parse_row(line, submission_format)
-        except ValueError as error:  # UnicodeDecodeError is one
-            piece.error(row, str(error))
-            continue
-        piece.ids.append((row, image.image_id, len(image.detections)))
-        _check_image(piece, row, image, images)
-        scores = [_check_detection(piece, row, image, detection, mids, waiting)
-                  for detection in image.detections]
-        piece.histogram += np.bincount([min(int(score * BINS), BINS - 1) for score in scores
-                                        if score is not None], minlength=BINS)
-        piece.detections += len(scores)
-        if len(waiting) >= _BATCH:
-            _check_masks(piece, waiting)
-            waiting = []
-    _check_masks(piece, waiting)
-    piece.errors.sort(key=lambda error: error[0])
+        for row, line in enumerate(read_rows(file, span[1])):
+            piece.rows += 1
+            try:
+                image = parse_row(line, rules.format)
+            except ValueError as error:
+                piece.error(row, str(error))
+                continue
+            piece.ids.append((row, image.image_id, len(image.detections)))
+            piece.detections += len(image.detections)
+            _check_image(piece, row, image, rules.images)
+            for detection in image.detections:
+                _check_detection(piece, row, detection, rules.mids)
+                masks.add(row, image, detection)
+    masks.check()
     return piece
 
 
@@ -197,48 +194,62 @@ def _check_image(piece: _Piece, row: int, image: ImageDetections, images: ImageS
                          f'expected {size[0]}x{size[1]}')
 
 
-def _check_detection(piece: _Piece, row: int, image: ImageDetections, detection: Detection,
-                     mids: frozenset[str], waiting: list[tuple[int, str, Rle]]) -> float | None:
-    """Check one detection but for its mask's runs, which go to ``waiting``; returns its score."""
+def _check_detection(piece: _Piece, row: int, detection: Detection, mids: frozenset[str]) -> None:
+    """Check one detection but for its mask."""
     if detection.mid not in mids:
-        piece.error(row, f'unknown class {detection.mid!r}')
-    score = None
+        piece.error(row, f'unknown class {reprlib.repr(detection.mid)}')
     try:
-        score = float(detection.score)
-    except ValueError:
-        piece.error(row, f'score {detection.score!r}, expected a number from 0 to 1')
-    else:
-        if not 0 <= score <= 1:
-            piece.error(row, f'score {detection.score}, expected 0 to 1')
-            score = None
-    try:
-        waiting.append((row, image.image_id, {'size': [image.height, image.width],
-                                              'counts': inflate_text(
-                                                  detection.mask, image.height, image.width)}))
-    except MaskError as error:
+        score = parse_score(detection.score)
+    except ValueError as error:
         piece.error(row, str(error))
-    return score
-
-
-def _check_masks(piece: _Piece, waiting: list[tuple[int, str, Rle]]) -> None:
-    """Check run lengths together; where something is wrong, one by one to find which."""
-    if not waiting:
-        return
-    rles = [rle for _, _, rle in waiting]
-    try:
-        check_sizes(rles)
-    except MaskError as error:
-        if len(waiting) == 1:
-            piece.error(waiting[0][0], f'image {waiting[0][1]}: {error}')
-            return
-        middle = len(waiting) // 2
-        _check_masks(piece, waiting[:middle])
-        _check_masks(piece, waiting[middle:])
     else:
-        piece.empty_masks += int((area(rles) == 0).sum())
+        piece.histogram[min(int(score * BINS), BINS - 1)] += 1
 
 
-def _add(report: Report, piece: _Piece, seen: dict[str, int], counts: dict[str, int]) -> None:
+class _Masks:
+    """Masks that wait to have their runs looked at together, which is many times as fast."""
+
+    def __init__(self, piece: _Piece) -> None:
+        self._piece = piece
+        self._waiting: list[tuple[int, str, Rle]] = []
+        self._bytes = 0
+
+    def add(self, row: int, image: ImageDetections, detection: Detection) -> None:
+        try:
+            counts = inflate_text(detection.mask, image.height, image.width)
+        except MaskError as error:
+            self._piece.error(row, str(error))
+            return
+        if len(counts) > MAX_INFLATED:
+            self._piece.error(row, f'mask of {len(counts)} bytes, expected at most {MAX_INFLATED}')
+            return
+        self._waiting.append((row, image.image_id, {'size': [image.height, image.width],
+                                                    'counts': counts}))
+        self._bytes += len(counts)
+        if len(self._waiting) >= _BATCH or self._bytes >= _BATCH_BYTES:
+            self.check()
+
+    def check(self) -> None:
+        """Look at those that wait."""
+        self._check(self._waiting)
+        self._waiting, self._bytes = [], 0
+
+    def _check(self, masks: list[tuple[int, str, Rle]]) -> None:
+        """Look at all together; where something is wrong, at each half, to find which."""
+        rles = [rle for _, _, rle in masks]
+        try:
+            check_sizes(rles)
+        except MaskError as error:
+            if len(masks) == 1:
+                self._piece.error(masks[0][0], f'image {masks[0][1]}: {error}')
+                return
+            self._check(masks[:len(masks) // 2])
+            self._check(masks[len(masks) // 2:])
+        else:
+            self._piece.empty_masks += int((area(rles) == 0).sum())
+
+
+def _add(report: CheckReport, piece: _Piece, seen: dict[str, int], counts: dict[str, int]) -> None:
     """Add a piece to the report; ``seen`` has the first row of each id, ``counts`` detections."""
     first_row = report.rows + 2
     errors = [(row + first_row, message) for row, message in piece.errors]
@@ -254,10 +265,10 @@ def _add(report: Report, piece: _Piece, seen: dict[str, int], counts: dict[str, 
     report.rows += piece.rows
     report.detections += piece.detections
     report.empty_masks += piece.empty_masks
-    report.histogram += piece.histogram
+    report.histogram += np.array(piece.histogram)
 
 
-def _finish(report: Report, images: ImageSizes, counts: dict[str, int]) -> None:
+def _finish(report: CheckReport, images: ImageSizes, counts: dict[str, int]) -> None:
     report.images = len(counts)
     report.per_image = np.array(list(counts.values()), np.int64)
     if report.format != KAGGLE:  # an image without detections has no row there

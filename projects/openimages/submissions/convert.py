@@ -16,6 +16,7 @@ from projects.openimages.submissions.formats import (
     KAGGLE,
     ImageDetections,
     Submission,
+    refuse_to_overwrite,
     write_submission,
 )
 from projects.openimages.submissions.image_list import ImageSizes
@@ -35,8 +36,10 @@ def convert(source: str | os.PathLike, out: str | os.PathLike, submission_format
         How many images, detections, and images without detections it has.
 
     Raises:
-        UserError: a broken row, an image that is not in ``images``, or one of unknown size.
+        UserError: a broken row, an image that is not in ``images``, one of unknown size, or
+            ``out`` is ``source``.
     """
+    refuse_to_overwrite(out, source)
     empty = 0
 
     def counted(items: Iterator[ImageDetections]) -> Iterator[ImageDetections]:

@@ -6,24 +6,35 @@ detection. Both carry the same text for scores and masks (``masks.encode_text``)
 through as text here, so that a conversion there and back gives the same bytes.
 
 In: a CSV of either format. Out: :class:`ImageDetections`, one an image, in the order in which the
-images first appear. Memory holds one image (and, for the TF format, where its rows are).
+images first appear. Memory holds one image (and where each image's rows are). Rows, sizes and
+inflated masks have limits far above what a model writes, so that no file can take all memory.
 """
 
 from __future__ import annotations
 
-import csv
+import codecs
 import os
-from collections.abc import Iterable, Iterator
-from typing import BinaryIO, NamedTuple
+import reprlib
+from collections.abc import Iterable, Iterator, KeysView
+from pathlib import Path
+from typing import IO, Any, NamedTuple
 
 import numpy as np
 
 from projects.openimages.common.errors import UserError
+from projects.openimages.common.files import open_regular
+from projects.openimages.masks import MAX_PIXELS, Rle, inflate_text
 
 KAGGLE, TF = 'kaggle', 'tf'
 HEADERS = {KAGGLE: 'ImageID,ImageWidth,ImageHeight,PredictionString',
            TF: 'ImageID,ImageWidth,ImageHeight,LabelName,Score,Mask'}
 FORMATS = tuple(HEADERS)
+
+MAX_ROW = 1 << 26
+"""Bytes of a row; a thousand detailed masks need a tenth of it."""
+MAX_INFLATED = 1 << 26
+"""Bytes of run lengths of one image's detections."""
+_MAX_ID = 255  # characters, as of a file name
 
 
 class Detection(NamedTuple):
@@ -48,6 +59,8 @@ class ImageDetections(NamedTuple):
     row: int = 0
 
 
+# ---------------------------------------------------------------------------------- writing
+
 def score_text(score: float | np.floating) -> str:
     """The shortest text that reads back as the same float32.
 
@@ -67,7 +80,7 @@ def format_rows(image: ImageDetections, submission_format: str) -> Iterator[str]
             yield start + ','.join(detection)
 
 
-def write_submission(file: BinaryIO, images: Iterable[ImageDetections],
+def write_submission(file: IO[bytes], images: Iterable[ImageDetections],
                      submission_format: str) -> tuple[int, int]:
     """Write a whole submission; returns how many images and detections it had."""
     num_images = num_detections = 0
@@ -79,35 +92,57 @@ def write_submission(file: BinaryIO, images: Iterable[ImageDetections],
     return num_images, num_detections
 
 
-def split_row(line: str) -> list[str]:
-    """The fields of one row. Quotes are legal CSV but unusual here, and the plain way is fast."""
-    line = line.rstrip('\r\n')
-    return next(csv.reader([line]), []) if '"' in line else line.split(',')
+# ------------------------------------------------------------------------------ reading a row
+
+def read_rows(file: IO[bytes], end: int | None = None) -> Iterator[bytes]:
+    """The rows from the file's position to its end, or to the byte ``end`` where a row begins.
+
+    Of a row that is longer than ``MAX_ROW`` only the start comes; :func:`split_row` refuses it.
+    The file then stands at the next row all the same.
+    """
+    while (end is None or file.tell() < end) and (row := file.readline(MAX_ROW)):
+        rest = row
+        while len(rest) == MAX_ROW and not rest.endswith(b'\n'):
+            rest = file.readline(MAX_ROW)
+        yield row
 
 
-def parse_header(line: bytes, path: str | os.PathLike) -> str:
-    """The format whose header ``line`` is; a UserError if it is neither's."""
-    header = line.decode('utf-8-sig', 'replace').strip('\r\n')
-    for name, expected in HEADERS.items():
-        if [field.strip() for field in split_row(header)] == expected.split(','):
-            return name
-    shown = header if len(header) <= 80 else header[:77] + '...'
-    raise UserError(f'header {shown!r}, expected {HEADERS[KAGGLE]!r} or {HEADERS[TF]!r}',
-                    path=path, row=1)
+def split_row(row: bytes) -> list[str]:
+    """The fields of one row; ValueError where it is none. Quotes are legal CSV but unusual."""
+    if len(row) >= MAX_ROW:
+        raise ValueError(f'a row of {MAX_ROW} bytes or more')
+    if b'\0' in row:
+        raise ValueError('a NUL byte')
+    try:
+        text = row.decode().rstrip('\r\n')
+    except UnicodeDecodeError:
+        raise ValueError('not UTF-8 text') from None
+    if '"' not in text:
+        return text.split(',')
+    parts = text.split('"')  # the csv module takes no field of more than 128 KiB
+    if not len(parts) % 2:
+        raise ValueError('a quote without its end')
+    fields = ['']
+    for n, part in enumerate(parts):
+        first, *others = [part] if n % 2 else part.split(',')
+        doubled = not n % 2 and not part and 0 < n < len(parts) - 1
+        fields[-1] += '"' if doubled else first
+        fields += others
+    return fields
 
 
-def parse_row(line: bytes, submission_format: str) -> ImageDetections:
+def parse_row(row: bytes, submission_format: str) -> ImageDetections:
     """One row to its detections (one of them for TF); ValueError says what is wrong with it."""
-    fields = split_row(line.decode())
+    fields = split_row(row)
     expected = HEADERS[submission_format].count(',') + 1
     if len(fields) != expected:
         raise ValueError(f'{len(fields)} fields, expected {expected}')
-    image_id, width, height = fields[0], _size(fields[1], 'width'), _size(fields[2], 'height')
-    if not image_id:
-        raise ValueError('no image id')
-    if submission_format == TF:
-        return ImageDetections(image_id, width, height, [Detection(*fields[3:])])
-    words = fields[3].split()
+    image_id, (width, height) = fields[0], image_size(fields[1], fields[2])
+    if not is_image_id(image_id):
+        raise ValueError(f'image id {reprlib.repr(image_id)}' if image_id else 'no image id')
+    words = [word for field in fields[3:] for word in field.split()]
+    if submission_format == TF and not all(len(field.split()) == 1 for field in fields[3:]):
+        raise ValueError('expected LabelName, Score and Mask, each without spaces')
     if len(words) % 3:
         raise ValueError(f'PredictionString of {len(words)} words, expected "MID score mask" '
                          'repeated')
@@ -115,17 +150,87 @@ def parse_row(line: bytes, submission_format: str) -> ImageDetections:
                            list(map(Detection, words[::3], words[1::3], words[2::3])))
 
 
-def _size(text: str, name: str) -> int:
-    if not text.isdecimal() or int(text) < 1:
-        raise ValueError(f'image {name} {text!r}, expected a whole number of at least 1')
-    return int(text)
+def is_image_id(text: str) -> bool:
+    """Whether a text can stand as an image id in both formats, without quotes."""
+    return 0 < len(text) <= _MAX_ID and text.isprintable() and not {',', '"'} & {*text}
+
+
+def image_size(width: str, height: str) -> tuple[int, int]:
+    """An image's width and height in pixels; ValueError where they are none."""
+    for name, text in (('width', width), ('height', height)):
+        if not (text.isascii() and text.isdecimal() and len(text) < 10 and int(text)):
+            raise ValueError(f'image {name} {reprlib.repr(text)}, expected a whole number of at '
+                             'least 1')
+    if int(width) * int(height) > MAX_PIXELS:
+        raise ValueError(f'an image of {width}x{height}, expected at most {MAX_PIXELS} pixels')
+    return int(width), int(height)
+
+
+def parse_score(text: str) -> float:
+    """A detection's score; ValueError where it is none. (Python reads 0_1 as a number as well.)"""
+    try:
+        score = float(text) if text.isascii() and '_' not in text else np.nan
+    except ValueError:
+        score = np.nan
+    if not 0 <= score <= 1:
+        raise ValueError(f'score {reprlib.repr(text)}, expected a number from 0 to 1')
+    return score
+
+
+def scores_and_masks(image: ImageDetections,
+                     path: str | os.PathLike) -> tuple[np.ndarray, list[Rle]]:
+    """An image's scores, (N,) float64, and N masks, of which the runs are not looked at.
+
+    Raises:
+        UserError: a score that is none, a broken mask text, or masks of more than
+            ``MAX_INFLATED`` bytes; it names ``path``, the image's file.
+    """
+    masks: list[Rle] = []
+    room = MAX_INFLATED
+    try:
+        scores = np.array([parse_score(detection.score) for detection in image.detections])
+        for detection in image.detections:
+            counts = inflate_text(detection.mask, image.height, image.width)
+            masks.append({'size': [image.height, image.width], 'counts': counts})
+            room -= len(counts)
+            if room < 0:
+                raise ValueError(f'masks that inflate to more than {MAX_INFLATED} bytes')
+    except ValueError as error:  # MaskError is one
+        raise UserError(f'image {image.image_id}: {error}', path=path, row=image.row) from None
+    return scores, masks
+
+
+# ------------------------------------------------------------------------------ a whole file
+
+def open_submission(path: str | os.PathLike) -> tuple[IO[bytes], str]:
+    """The file, its header read, and its format.
+
+    Raises:
+        UserError: no such file, no regular file, or a header of neither format.
+    """
+    try:
+        file = open_regular(path)
+    except FileNotFoundError:
+        raise UserError('no such file (the submission)', path=path) from None
+    header = file.readline(1 << 16).removeprefix(codecs.BOM_UTF8)
+    try:
+        fields = [field.strip() for field in split_row(header)]
+    except ValueError:
+        fields = []
+    for name, expected in HEADERS.items():
+        if fields == expected.split(','):
+            return file, name
+    file.close()
+    raise UserError(f'header {header[:80].decode("utf-8", "replace").rstrip()!r}, expected '
+                    f'{HEADERS[KAGGLE]!r} or {HEADERS[TF]!r}', path=path, row=1)
 
 
 class Submission:
     """A submission file, read image by image.
 
     Images can be read in file order by iterating or one by one with :meth:`image`. The rows of a
-    TF file need not be sorted by image.
+    TF file need not be sorted by image. Another process to which it is handed opens the file for
+    itself, and knows where the rows are if they were looked up before.
 
     Attributes:
         path: the file.
@@ -135,13 +240,14 @@ class Submission:
     def __init__(self, path: str | os.PathLike) -> None:
         self.path = os.fspath(path)
         self._places: dict[str, list[tuple[int, int]]] | None = None  # (byte offset, row)
-        try:
-            self._file = open(path, 'rb')  # noqa: SIM115  (closed by close())
-        except FileNotFoundError:
-            raise UserError('no such file (the submission)', path=path) from None
-        header = self._file.readline()
-        self.format = parse_header(header, path)
-        self._start = len(header)
+        self._file, self.format = open_submission(path)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, '_file': None}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self._file, _ = open_submission(self.path)
 
     def close(self) -> None:
         self._file.close()
@@ -153,7 +259,7 @@ class Submission:
         self.close()
 
     @property
-    def image_ids(self) -> Iterable[str]:
+    def image_ids(self) -> KeysView[str]:
         """The image ids, in the order in which they first appear."""
         return self._index().keys()
 
@@ -162,12 +268,8 @@ class Submission:
         places = self._index().get(image_id)
         if places is None:
             return None
-        parts = []
-        for offset, row in places:
-            self._file.seek(offset)
-            parts.append(self._parse(self._file.readline(), row))
-        first = parts[0]
-        for part in parts[1:]:
+        first, *others = [self._read(*place) for place in places]
+        for part in others:
             if (part.width, part.height) != (first.width, first.height):
                 raise UserError(f'image {image_id} of {part.width}x{part.height}, but '
                                 f'{first.width}x{first.height} in row {first.row}',
@@ -177,13 +279,13 @@ class Submission:
 
     def size(self, image_id: str) -> tuple[int, int]:
         """Width and height of an image that the file has."""
-        self._file.seek(self._index()[image_id][0][0])
-        fields = self._file.read(256).split(b',', 3)
+        offset, row = self._index()[image_id][0]
+        self._file.seek(offset)
+        fields = self._file.read(256).decode('utf-8', 'replace').split(',', 3)
         try:
-            return int(fields[1].strip(b'"')), int(fields[2].strip(b'"'))
+            return image_size(fields[1].strip('"'), fields[2].strip('"'))
         except (IndexError, ValueError):
-            image = self.image(image_id)  # says what is wrong with the row
-            assert image is not None
+            image = self._read(offset, row)  # says what is wrong with the row
             return image.width, image.height
 
     def __iter__(self) -> Iterator[ImageDetections]:
@@ -196,11 +298,10 @@ class Submission:
         """The number of images."""
         return len(self._index())
 
-    def _parse(self, line: bytes, row: int) -> ImageDetections:
+    def _read(self, offset: int, row: int) -> ImageDetections:
+        self._file.seek(offset)
         try:
-            return parse_row(line, self.format)._replace(row=row)
-        except UnicodeDecodeError:
-            raise UserError('not UTF-8 text', path=self.path, row=row) from None
+            return parse_row(self._file.readline(MAX_ROW), self.format)._replace(row=row)
         except ValueError as error:
             raise UserError(str(error), path=self.path, row=row) from None
 
@@ -209,10 +310,12 @@ class Submission:
         if self._places is not None:
             return self._places
         places: dict[str, list[tuple[int, int]]] = {}
-        self._file.seek(self._start)
-        offset = self._start
-        for row, line in enumerate(self._file, start=2):
-            image_id = line.split(b',', 1)[0].strip(b'"\r\n').decode('utf-8', 'replace')
+        self._file.seek(0)
+        self._file.readline()
+        offset = self._file.tell()
+        for row, line in enumerate(read_rows(self._file), start=2):
+            start = line[:4 * _MAX_ID].split(b',', 1)[0]
+            image_id = start.strip(b'"\r\n').decode('utf-8', 'replace')
             if image_id:
                 here = places.setdefault(image_id, [])
                 if here and self.format == KAGGLE:
@@ -221,6 +324,25 @@ class Submission:
                 here.append((offset, row))
             elif line.strip():
                 raise UserError('no image id', path=self.path, row=row)
-            offset += len(line)
+            offset = self._file.tell()
         self._places = places
         return places
+
+
+def refuse_to_overwrite(out: str | os.PathLike, *inputs: str | os.PathLike) -> None:
+    """Raise a UserError, before hours of work, where ``out`` cannot be written or should not be.
+
+    Args:
+        out: the file to be written.
+        inputs: files that are read for it, under whatever name.
+    """
+    out = Path(out)
+    if out.is_dir():
+        raise UserError('a folder, expected a file to write', path=out)
+    above = next((folder for folder in out.parents if folder.exists()), None)
+    if above is not None and not above.is_dir():
+        raise UserError('not a folder', path=above)
+    for source in map(Path, inputs):
+        if out.exists() and source.exists() and out.samefile(source):
+            raise UserError(f'this is the input {source}, expected another file to write',
+                            path=out)

@@ -7,21 +7,29 @@ a text file with one id a line.
 
 from __future__ import annotations
 
+import codecs
 import os
-from collections.abc import Iterable
-from concurrent.futures import ProcessPoolExecutor
+import reprlib
+from itertools import chain
 from pathlib import Path
 
-from PIL import Image
-
 from projects.openimages.common.errors import UserError
+from projects.openimages.common.files import open_regular
+from projects.openimages.common.parallel import run_in_order
 from projects.openimages.common.progress import progress
 from projects.openimages.data.index import PreparedIndex
-from projects.openimages.labels import LabelSpace, read_classes
-from projects.openimages.submissions.formats import split_row
+from projects.openimages.data.official.image_sizes import ImageError, read_image_size
+from projects.openimages.labels import read_classes
+from projects.openimages.submissions.formats import (
+    image_size,
+    is_image_id,
+    read_rows,
+    split_row,
+)
 
 ImageSizes = dict[str, tuple[int, int] | None]  # width and height by image id
 
+_IMAGES_A_TASK = 500
 _SUFFIXES = ('.jpg', '.jpeg', '.png')
 _ID_NAMES = ('imageid', 'image_id', 'id')
 _WIDTH_NAMES = ('imagewidth', 'image_w', 'image_width', 'width')
@@ -42,6 +50,7 @@ def read_image_list(source: str | os.PathLike, workers: int = 1) -> ImageSizes:
     elif not path.exists():
         raise UserError('no such file or folder (the images)', path=path)
     elif path.suffix == '.arrow':
+        open_regular(path).close()
         index = PreparedIndex.open(path)
         sizes = {image_id: (int(width), int(height)) for image_id, width, height in zip(
             index.image_ids, index.widths, index.heights, strict=True)}
@@ -66,7 +75,7 @@ def find_mids(images: str | os.PathLike, classes: str | os.PathLike | None) -> t
     if not path.exists():
         raise UserError('no such file or folder (the images)', path=images)
     if path.suffix == '.arrow':
-        return label_space_of(path).mids
+        return PreparedIndex.open(path).label_space.mids
     for folder in [path, *path.parents][:4]:
         for pattern in _CLASS_LISTS if folder.is_dir() else ():
             for found in sorted(folder.glob(pattern)):
@@ -75,68 +84,68 @@ def find_mids(images: str | os.PathLike, classes: str | os.PathLike | None) -> t
                     path=images)
 
 
-def label_space_of(index: str | os.PathLike) -> LabelSpace:
-    """The label space inside a prepared index."""
-    return PreparedIndex.open(index).label_space
-
-
 def _from_folder(folder: Path, workers: int) -> ImageSizes:
     with os.scandir(folder) as entries:
         names = sorted(entry.name for entry in entries
                        if Path(entry.name).suffix.lower() in _SUFFIXES)
+    of_id: dict[str, str] = {}
+    for name in names:
+        image_id = Path(name).stem
+        if not is_image_id(image_id):  # nor are bytes that are no UTF-8, lone surrogates here
+            raise UserError(f'the name {name!a} is no image id', path=folder)
+        if of_id.setdefault(image_id, name) != name:
+            raise UserError(f'image {image_id} twice, {of_id[image_id]} and {name}', path=folder)
     paths = [str(folder / name) for name in names]
-    bar = {'total': len(paths), 'desc': 'image headers', 'unit': 'image'}
-    if workers > 1 and len(paths) > 1000:
-        with ProcessPoolExecutor(workers) as pool:
-            return _collect(names, progress(pool.map(_image_size, paths, chunksize=200), **bar))
-    return _collect(names, progress(map(_image_size, paths), **bar))
+    chunks = [paths[n:n + _IMAGES_A_TASK] for n in range(0, len(paths), _IMAGES_A_TASK)]
+    sizes = chain.from_iterable(run_in_order(_image_sizes, chunks, workers, len(chunks)))
+    return dict(zip(of_id, progress(sizes, total=len(paths), desc='image headers', unit='image'),
+                    strict=True))
 
 
-def _collect(names: Iterable[str], sizes: Iterable[tuple[int, int]]) -> ImageSizes:
-    return {Path(name).stem: size for name, size in zip(names, sizes, strict=True)}
+def _image_sizes(paths: list[str]) -> list[tuple[int, int]]:
+    return [_image_size(path) for path in paths]
 
 
 def _image_size(path: str) -> tuple[int, int]:
     try:
-        with Image.open(path) as image:
-            return image.size
-    except (OSError, SyntaxError) as error:
+        open_regular(path).close()
+        return read_image_size(path)[:2]
+    except (OSError, ImageError) as error:
         raise UserError(f'not a readable image ({error})', path=path) from None
 
 
 def _from_text(path: Path) -> ImageSizes:
     sizes: ImageSizes = {}
     columns: list[int] = []
-    with open(path, encoding='utf-8-sig', newline='') as file:
-        for row, line in enumerate(file, start=1):
-            fields = split_row(line)
-            if row == 1 and (columns := _columns(fields)):
-                continue
-            if not any(fields):
-                continue
-            image_id, size = _text_row(fields, columns, path, row)
+    with open_regular(path) as file:
+        for row, line in enumerate(read_rows(file), start=1):
+            try:
+                fields = split_row(line.removeprefix(codecs.BOM_UTF8) if row == 1 else line)
+                if (row == 1 and (columns := _columns(fields))) or not any(fields):
+                    continue
+                image_id, size = _text_row(fields, columns or [0])
+            except ValueError as error:
+                raise UserError(str(error), path=path, row=row) from None
             if image_id in sizes:
                 raise UserError(f'image {image_id} again', path=path, row=row)
             sizes[image_id] = size
     return sizes
 
 
-def _text_row(fields: list[str], columns: list[int], path: Path,
-              row: int) -> tuple[str, tuple[int, int] | None]:
-    try:
-        image_id = fields[columns[0] if columns else 0].strip()
-        size = (int(fields[columns[1]]), int(fields[columns[2]])) if len(columns) == 3 else None
-    except (IndexError, ValueError):
-        raise UserError(f'{",".join(fields)[:60]!r} is not an image id, width and height',
-                        path=path, row=row) from None
-    return image_id, size
+def _text_row(fields: list[str], columns: list[int]) -> tuple[str, tuple[int, int] | None]:
+    if len(fields) <= max(columns):
+        raise ValueError(f'{len(fields)} fields, expected {max(columns) + 1} or more')
+    image_id, *size = [fields[column].strip() for column in columns]
+    if not is_image_id(image_id):
+        raise ValueError(f'image id {reprlib.repr(image_id)}')
+    return image_id, image_size(*size) if size else None
 
 
 def _columns(header: list[str]) -> list[int]:
     """Where id, width and height are; only the id without sizes, nothing without a header."""
     names = [name.strip().lower() for name in header]
-    found = [next((names.index(name) for name in known if name in names), None)
+    found = [next((names.index(name) for name in known if name in names), -1)
              for known in (_ID_NAMES, _WIDTH_NAMES, _HEIGHT_NAMES)]
-    if found[0] is None:
+    if found[0] < 0:
         return []
-    return [found[0]] if None in found else found
+    return found[:1] if -1 in found else found

@@ -17,6 +17,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from projects.openimages.common.errors import UserError
 from projects.openimages.labels import LabelSpace
 
 
@@ -36,6 +37,14 @@ class Selection:
 
     def __len__(self) -> int:
         return len(self.rows)
+
+
+def check_options(score_thr: float, max_per_img: int | None) -> None:
+    """Raise a UserError for a threshold or a cap that :func:`select_detections` cannot mean."""
+    if not 0 <= score_thr <= 1:
+        raise UserError(f'score threshold {score_thr}, expected 0 to 1')
+    if max_per_img is not None and max_per_img < 1:
+        raise UserError(f'at most {max_per_img} detections an image, expected at least 1')
 
 
 def select_detections(class_ids: np.ndarray, scores: np.ndarray, masks: Sequence[Hashable], *,

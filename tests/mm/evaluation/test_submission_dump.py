@@ -13,7 +13,7 @@ from mmengine.config import Config
 from projects.openimages.common.errors import UserError
 from projects.openimages.masks import area, decode_text
 from projects.openimages.mm.evaluation.submission_dump import add_submission_dump
-from projects.openimages.submissions.dump.parts import Parts, parts_folder
+from projects.openimages.submissions.dump.parts import FinishedImages, parts_folder
 from projects.openimages.submissions.formats import Submission
 from tests.helpers import REPOSITORY, assert_one_line_error, run_tool
 from tests.mm.evaluation.dump_run import HEIGHT, MIDS, WIDTH, detections, make_config, run
@@ -161,7 +161,7 @@ def test_kill_between_the_last_row_and_the_final_name_loses_nothing(tmp_path):
     out = tmp_path / 'a.csv'
     dump(tmp_path)  # leaves no parts: make those of a run that was killed at the very end
     keep_parts(tmp_path, out)
-    assert Parts(parts_folder(out), NUM_IMAGES).done.all()
+    assert FinishedImages(parts_folder(out), NUM_IMAGES).done.all()
     dump(tmp_path, resume=True)
     assert out.read_bytes() == (tmp_path / 'whole.csv').read_bytes()
 
@@ -169,7 +169,7 @@ def test_kill_between_the_last_row_and_the_final_name_loses_nothing(tmp_path):
 def keep_parts(tmp_path, out):
     out.unlink()
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr('projects.openimages.mm.evaluation.submission_dump.assemble',
+        patch.setattr('projects.openimages.mm.evaluation.submission_dump.finish_submission',
                       lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
         with pytest.raises(KeyboardInterrupt):
             dump(tmp_path)

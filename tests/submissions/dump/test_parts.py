@@ -6,8 +6,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from projects.openimages.common.errors import UserError
-from projects.openimages.submissions.dump.finish import assemble, fit_threshold, parse_size
-from projects.openimages.submissions.dump.parts import Parts, PartWriter, begin_parts, parts_folder
+from projects.openimages.submissions.dump.finish import finish_submission, fit_threshold, parse_size
+from projects.openimages.submissions.dump.parts import (
+    FinishedImages,
+    PartWriter,
+    begin_parts,
+    parts_folder,
+)
 from projects.openimages.submissions.formats import (
     HEADERS,
     Detection,
@@ -40,7 +45,7 @@ def write(folder, rank, *images):
 def test_parts_of_several_processes_come_together_in_list_order(tmp_path, folder):
     write(folder, 0, image(0, 0.5), image(2))
     write(folder, 1, image(1, 0.25, 0.75), image(3), image(0, 0.5))  # padded with a repeated image
-    summary = assemble(Parts(folder, 4), tmp_path / 'a.csv', 'kaggle')
+    summary = finish_submission(FinishedImages(folder, 4), tmp_path / 'a.csv', 'kaggle')
     assert (summary.images, summary.detections, summary.threshold) == (4, 3, None)
     with Submission(tmp_path / 'a.csv') as submission:
         assert [item.image_id for item in submission] == ['id0', 'id1', 'id2', 'id3']
@@ -52,10 +57,10 @@ def test_torn_last_row_is_dropped_and_written_again(tmp_path, folder):
     whole = part.read_bytes()
     for length in range(whole.index(b'\n') + 1, len(whole)):
         part.write_bytes(whole[:length])
-        done = Parts(folder, 2).done
+        done = FinishedImages(folder, 2).done
         assert done.tolist() == [whole[:length].count(b'\n') > 1, False]
     write(folder, 0, image(1, 0.5))
-    assert part.read_bytes() == whole and Parts(folder, 2).done.all()
+    assert part.read_bytes() == whole and FinishedImages(folder, 2).done.all()
 
 
 def test_part_that_was_killed_in_its_first_line_counts_as_not_begun(folder):
@@ -73,22 +78,22 @@ def test_interrupted_run_is_neither_overwritten_nor_mixed_with_another(folder):
         begin_parts(folder, {**SETTINGS, 'score_thr': 0.1}, resume=True)
 
 
-def test_unfinished_parts_are_not_assembled(tmp_path, folder):
+def test_unfinished_parts_are_not_finished(tmp_path, folder):
     write(folder, 0, image(0))
     with pytest.raises(UserError, match='3 of 4 images are not finished, the first is number 1'):
-        assemble(Parts(folder, 4), tmp_path / 'a.csv', 'kaggle')
+        finish_submission(FinishedImages(folder, 4), tmp_path / 'a.csv', 'kaggle')
     assert not (tmp_path / 'a.csv').exists()
 
 
 def test_image_number_out_of_range_is_named(folder):
     write(folder, 0, image(5))
     with pytest.raises(UserError, match=r"part-0000\.csv, row 2: image number b'5'"):
-        Parts(folder, 4)
+        FinishedImages(folder, 4)
 
 
 def test_parts_are_removed_with_their_folder(folder):
     write(folder, 0, image(0))
-    Parts(folder, 4).remove()
+    FinishedImages(folder, 4).remove()
     assert not folder.exists()
 
 
@@ -121,8 +126,9 @@ def test_size_too_small_for_the_empty_rows_is_said():
 
 def test_limited_submission_is_no_larger_and_says_its_threshold(tmp_path, folder):
     write(folder, 0, image(0, 0.5, 0.25), image(1, 0.75), image(2), image(3, 0.125))
-    full = assemble(Parts(folder, 4), tmp_path / 'a.csv', 'kaggle')
-    summary = assemble(Parts(folder, 4), tmp_path / 'a.csv', 'kaggle', full.size - 1)
+    finished, out = FinishedImages(folder, 4), tmp_path / 'a.csv'
+    full = finish_submission(finished, out, 'kaggle')
+    summary = finish_submission(finished, out, 'kaggle', full.size - 1)
     assert summary.detections == 3 and summary.size < full.size
     assert 0.125 < summary.threshold <= 0.25 and 'score of at least' in str(summary)
 

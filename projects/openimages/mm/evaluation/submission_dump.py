@@ -3,7 +3,7 @@
 :func:`add_submission_dump` adds the parts to a config before the runner is built:
 
 - :class:`SubmissionDumpHook` appends each batch's rows to this process's part file and, when all
-  processes are through, puts the parts together (``submissions/parts.py``, ``assemble.py``);
+  processes are through, puts the parts together (``submissions/dump``);
 - :class:`UnfinishedSampler` leaves out the batches that a killed run had finished;
 - the challenge metric gets the same threshold, cap and expansion: it scores what is written.
 
@@ -29,8 +29,13 @@ from torch.utils.data import Sampler
 
 from projects.openimages.common.errors import UserError
 from projects.openimages.masks import Rle, encode_text, rle_from_mask
-from projects.openimages.submissions.dump.finish import assemble, parse_size
-from projects.openimages.submissions.dump.parts import Parts, PartWriter, begin_parts, parts_folder
+from projects.openimages.submissions.dump.finish import finish_submission, parse_size
+from projects.openimages.submissions.dump.parts import (
+    FinishedImages,
+    PartWriter,
+    begin_parts,
+    parts_folder,
+)
 from projects.openimages.submissions.formats import (
     FORMATS,
     Detection,
@@ -153,10 +158,10 @@ class SubmissionDumpHook(Hook):
                     'expand_hierarchy': self.expand_hierarchy, **self.selection}
         if rank == 0:
             begin_parts(folder, settings, resume=self.resume)
-            done = Parts(folder, len(loader.dataset)).done
+            done = FinishedImages(folder, len(loader.dataset)).done
         barrier()
         if rank != 0:
-            done = Parts(folder, len(loader.dataset)).done
+            done = FinishedImages(folder, len(loader.dataset)).done
         barrier()
         if done.any():
             runner.logger.info(f'{self.out}: {done.sum()} of {len(done)} images were finished '
@@ -186,8 +191,9 @@ class SubmissionDumpHook(Hook):
         self._writer.close()
         barrier()
         if get_dist_info()[0] == 0:
-            parts = Parts(parts_folder(self.out), len(runner.test_loop.dataloader.dataset))
-            summary = assemble(parts, self.out, self.submission_format, self.max_size)
+            parts = FinishedImages(parts_folder(self.out),
+                                   len(runner.test_loop.dataloader.dataset))
+            summary = finish_submission(parts, self.out, self.submission_format, self.max_size)
             parts.remove()
             runner.logger.info(f'{self.out}: {summary}')
         barrier()

@@ -18,7 +18,7 @@ import numpy as np
 
 from projects.openimages.common.errors import UserError
 from projects.openimages.common.files import atomic_write
-from projects.openimages.submissions.dump.parts import Parts
+from projects.openimages.submissions.dump.parts import FinishedImages
 from projects.openimages.submissions.formats import (
     HEADERS,
     KAGGLE,
@@ -30,7 +30,7 @@ _LOW_BITS = 16
 
 
 @dataclass(frozen=True)
-class Summary:
+class FinishedSubmission:
     """What a finished submission holds.
 
     Attributes:
@@ -55,29 +55,30 @@ class Summary:
                 'to fit the given size')
 
 
-def assemble(parts: Parts, out: str | os.PathLike, submission_format: str,
-             max_size: int | None = None) -> Summary:
+def finish_submission(finished: FinishedImages, out: str | os.PathLike, submission_format: str,
+                      max_size: int | None = None) -> FinishedSubmission:
     """Write the submission in the order of the test list and give it its name at once.
 
     Args:
-        parts: with every image finished.
+        finished: every image of the test list.
         out: the submission's path.
         submission_format: ``'kaggle'`` or ``'tf'``.
         max_size: bytes that the file may have; the best-scoring detections that fit are kept.
     """
-    if not parts.done.all():
-        missing = np.flatnonzero(~parts.done)
-        raise UserError(f'{len(missing)} of {len(parts.done)} images are not finished, the first '
-                        f'is number {missing[0]}: continue with --resume-submission', path=out)
+    missing = np.flatnonzero(~finished.done)
+    if len(missing):
+        raise UserError(f'{len(missing)} of {len(finished.done)} images are not finished, the '
+                        f'first is number {missing[0]}: continue with --resume-submission',
+                        path=out)
     threshold = None
     if max_size is not None:
-        threshold = fit_threshold(parts.images, submission_format, max_size, out)
-    images: Iterable[ImageDetections] = parts.images()
+        threshold = fit_threshold(finished.images, submission_format, max_size, out)
+    images: Iterable[ImageDetections] = finished.images()
     if threshold is not None:
         images = _at_least(images, threshold)
     with atomic_write(out, 'wb') as file:
         num_images, num_detections = write_submission(file, images, submission_format)
-    return Summary(num_images, num_detections, Path(out).stat().st_size, threshold)
+    return FinishedSubmission(num_images, num_detections, Path(out).stat().st_size, threshold)
 
 
 def fit_threshold(images: Callable[[], Iterable[ImageDetections]], submission_format: str,
@@ -153,7 +154,7 @@ _UNITS = {'': 1, 'K': 10**3, 'M': 10**6, 'G': 10**9, 'KI': 2**10, 'MI': 2**20, '
 
 def parse_size(text: str) -> int:
     """Bytes from ``500000``, ``500MB``, ``2.5G`` or ``2GiB``."""
-    match = re.fullmatch(r'(\d+(?:\.\d+)?)\s*([KMG]?I?)B?', text.strip().upper())
+    match = re.fullmatch(r'(\d{1,15}(?:\.\d+)?)\s*([KMG]?I?)B?', text.strip().upper())
     if not match or match[2] not in _UNITS:
         raise UserError(f'size {text!r}, expected bytes such as 500000000, 500MB or 2GiB')
     return int(float(match[1]) * _UNITS[match[2]])

@@ -5,9 +5,10 @@ first line of a part says what run it belongs to; every further line is one imag
 ``INDEX,ImageID,ImageWidth,ImageHeight,PredictionString``, the Kaggle row with the image's place in
 the test list before it. Rows reach the system whole batches at a time, and a row that a kill cut
 short has no line end, so what is left after a kill is complete rows and at most one torn tail.
+One run at a time writes to a folder (:func:`begin_parts`).
 
-:class:`Parts` opens such a folder, cuts torn tails and knows where each image's row is: 12 bytes
-of memory an image, nothing else.
+:class:`FinishedImages` opens such a folder, cuts torn tails and knows where each image's row is: 12
+bytes of memory an image, nothing else.
 """
 
 from __future__ import annotations
@@ -15,12 +16,14 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from projects.openimages.common.errors import UserError
+from projects.openimages.common.files import exclusive
 from projects.openimages.submissions.formats import (
     KAGGLE,
     ImageDetections,
@@ -37,31 +40,42 @@ def parts_folder(out: str | os.PathLike) -> Path:
     return out.with_name(out.name + '.parts')
 
 
-def begin_parts(folder: Path, settings: dict[str, Any], *, resume: bool) -> None:
-    """Make the folder, or check that an interrupted run in it was this run.
+def begin_parts(folder: Path, settings: dict[str, Any], *, resume: bool) -> ExitStack:
+    """Make the folder, or check that an interrupted run in it was this run, and lock it.
+
+    One process of a run does this, before the others open the folder.
 
     Args:
         folder: where the parts go.
-        settings: what must be equal for rows of two runs to stand in one submission.
+        settings: what must be equal for rows of two runs to stand in one submission, in values of
+            JSON. The number of threads is one of them: a convolution's last bits depend on it.
         resume: go on with what is there.
 
+    Returns:
+        The lock. Keep it until the submission is there and the parts are removed, then ``close()``
+        it, or use it as a context. However the process ends, its lock ends with it.
+
     Raises:
-        UserError: parts are there but were not asked for, or come from another run.
+        UserError: another run writes there now, or parts are there but were not asked for, or
+            come from another run.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    for path in _part_files(folder):
-        former = _read_settings(path)
-        if former is None:  # killed before its first line was whole: nothing in it
-            path.unlink()
-            continue
-        if not resume:
-            raise UserError('holds the finished images of an interrupted run: continue it with '
-                            '--resume-submission, or delete the folder', path=folder)
-        for name in sorted({*former, *settings}):
-            if former.get(name) != settings.get(name):
-                raise UserError(f'was begun with {name} = {former.get(name)}, now it is '
-                                f'{settings.get(name)}: give the same, or delete the folder',
-                                path=folder)
+    with ExitStack() as lock:
+        lock.enter_context(exclusive(folder, 'writing this submission'))
+        folder.mkdir(parents=True, exist_ok=True)
+        for path in _part_files(folder):
+            former = _read_settings(path)
+            if former is None:  # killed before its first line was whole: nothing in it
+                path.unlink()
+                continue
+            if not resume:
+                raise UserError('holds the finished images of an interrupted run: continue it with '
+                                '--resume-submission, or delete the folder', path=folder)
+            for name in sorted({*former, *settings}):
+                if former.get(name) != settings.get(name):
+                    raise UserError(f'was begun with {name} = {former.get(name)}, now it is '
+                                    f'{settings.get(name)}: give the same, or delete the folder',
+                                    path=folder)
+        return lock.pop_all()
 
 
 class PartWriter:
@@ -92,8 +106,8 @@ class PartWriter:
         self._file.close()
 
 
-class Parts:
-    """The finished images of a parts folder.
+class FinishedImages:
+    """The finished images in a folder of parts.
 
     Args:
         folder: made by :func:`begin_parts`; torn last rows in it are cut off.
@@ -113,22 +127,17 @@ class Parts:
         """(I,) bool: which images of the test list are finished."""
         return self._part >= 0
 
-    def rows(self) -> Iterator[bytes]:
-        """The finished images' Kaggle rows with line ends, in the order of the test list."""
+    def images(self) -> Iterator[ImageDetections]:
+        """The finished images, in the order of the test list."""
         files = [open(path, 'rb') for path in self._paths]  # noqa: SIM115
         try:
             for index in np.flatnonzero(self.done).tolist():
                 file = files[self._part[index]]
                 file.seek(self._offset[index])
-                yield file.readline().split(b',', 1)[1]
+                yield parse_row(file.readline().split(b',', 1)[1], KAGGLE)
         finally:
             for file in files:
                 file.close()
-
-    def images(self) -> Iterator[ImageDetections]:
-        """As :meth:`rows`, taken apart."""
-        for row in self.rows():
-            yield parse_row(row, KAGGLE)
 
     def remove(self) -> None:
         """Delete the parts and, if nothing else is in it, their folder."""

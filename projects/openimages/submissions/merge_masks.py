@@ -1,8 +1,9 @@
-"""Several models' submissions into one, on mask IoU, image by image and class by class.
+"""Several models' masks of one class in one image into one set, on mask IoU.
 
-In: submissions of either format and a weight for each. Out: one image's detections at a time.
-Libraries that merge detections (``ensemble-boxes`` and its like) merge boxes; masks of two models
-differ where boxes agree, so overlaps here are of masks, and masks are fused on their run lengths.
+In: masks, their scores and which model each is from. Out: :class:`Merged` masks and scores. Whole
+files are merged in :mod:`merge_submissions`. Libraries that merge detections (``ensemble-boxes``
+and its like) merge boxes; masks of two models differ where boxes agree, so overlaps here are of
+masks, and masks are fused on their run lengths.
 
 Scores are first multiplied by the model's weight over the largest weight. Then, in each class:
 
@@ -22,12 +23,14 @@ Equal scores keep the order of the files and rows, so the result does not depend
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
 import numpy as np
 
+from projects.openimages.common.errors import UserError
 from projects.openimages.masks import Rle, decompress_many, iou, rle_from_edges
 
 
@@ -47,13 +50,27 @@ class MergeOptions:
         method: one of :data:`METHODS`.
         weights: one a model, above 0.
         iou_thr: from which two masks are taken for one object.
-        sigma: of soft-nms; smaller is stricter.
+        sigma: of soft-nms, above 0; smaller is stricter.
+
+    Raises:
+        UserError: an option outside its range.
     """
 
     method: str
     weights: tuple[float, ...]
     iou_thr: float = 0.5
     sigma: float = 0.5
+
+    def __post_init__(self) -> None:
+        if self.method not in METHODS:
+            raise UserError(f'method {self.method!r}, expected one of {", ".join(METHODS)}')
+        if not all(weight > 0 for weight in self.weights) or not math.isfinite(sum(self.weights)):
+            raise UserError(f'weights {" ".join(map(str, self.weights))}, expected finite numbers '
+                            'above 0')
+        if not 0 < self.iou_thr <= 1:
+            raise UserError(f'IoU threshold {self.iou_thr}, expected above 0 and at most 1')
+        if not 0 < self.sigma < math.inf:
+            raise UserError(f'sigma {self.sigma}, expected a finite number above 0')
 
 
 def merge_class(masks: Sequence[Rle], scores: np.ndarray, models: np.ndarray,
