@@ -19,7 +19,7 @@ from projects.openimages.visualization.contact_sheets import (
 
 
 def parse_args() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(description=__doc__, allow_abbrev=False)
     parser.add_argument('--data-root', type=Path, required=True,
                         help='folder with images/ and prepared/')
     parser.add_argument('--split', default='validation', help='default: %(default)s')

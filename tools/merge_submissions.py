@@ -12,7 +12,6 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from projects.openimages.common.errors import run_command
 from projects.openimages.common.parallel import worker_count
-from projects.openimages.data.index import PreparedIndex
 from projects.openimages.submissions.formats import FORMATS, refuse_to_overwrite
 from projects.openimages.submissions.merge_masks import METHODS, MergeOptions
 from projects.openimages.submissions.merge_submissions import MergeOutput, merge_submissions
@@ -46,6 +45,8 @@ def main() -> None:
     weights = tuple(args.weights or [1.0] * len(args.submissions))
     space = None
     if args.expand_hierarchy:
+        from projects.openimages.data.index import PreparedIndex  # worker processes do without
+
         refuse_to_overwrite(args.out, args.expand_hierarchy)
         space = PreparedIndex.open(args.expand_hierarchy).label_space
     images, detections = merge_submissions(

@@ -1,12 +1,17 @@
 """Every rule of the submission format."""
 
+import json
+import os
+import zlib
+from base64 import b64encode
+
 import numpy as np
 import pytest
 from PIL import Image
 
 from projects.openimages.common.errors import UserError
 from projects.openimages.masks import encode_text, rle_from_crop
-from projects.openimages.submissions import check
+from projects.openimages.submissions import check, formats
 from projects.openimages.submissions.check import check_submission
 from projects.openimages.submissions.formats import HEADERS
 from projects.openimages.submissions.image_list import find_mids, read_image_list
@@ -98,6 +103,53 @@ def test_rows_are_numbered_over_pieces_and_processes(checked, monkeypatch):
     assert (one.rows, one.detections) == (two.rows, two.detections) == (60, 59)
 
 
+def test_first_errors_are_kept_though_masks_are_looked_at_later(checked):
+    report = checked(f'a,8,6,/m/0cat 0.5 {mask(9, 9)}', *['x'] * 100)
+    assert report.errors[0][0] == 2 and 'pixels in an image' in report.errors[0][1]
+
+
+def test_report_is_plain_values(checked):
+    report = checked(A, 'c,8,6,')
+    told = json.loads(json.dumps(report.to_dict()))
+    assert told['detections'] == 2 and told['per_image'] == [2, 0] and sum(told['histogram']) == 2
+    assert told['errors'] == [{'row': 3, 'message': "unknown image 'c'"},
+                              {'row': None, 'message': '1 of 2 images have no row, the first is b'}]
+
+
+def test_row_longer_than_any_is_one_error_and_the_rest_is_checked(checked, monkeypatch):
+    monkeypatch.setattr(formats, 'MAX_ROW', 1000)
+    monkeypatch.setattr(check, '_PIECE', 10)
+    report = checked(A, 'b,5,7,' + 'x' * 5000, 'c,8,6,')
+    assert report.rows == 3 and [row for row, _ in report.errors if row] == [3, 4]
+
+
+def test_huge_texts_are_told_in_few_words(checked):
+    report = checked(f'a,8,6,{"m" * 300_000} {"9" * 300_000} {"x" * 300_000}', B)
+    assert report.num_errors == 3
+    assert max(len(message) for _, message in report.errors) < 150
+
+
+_PEAK = """
+import resource, sys
+from projects.openimages.submissions.check import check_submission
+from projects.openimages.submissions.formats import read_rows
+before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+report = check_submission(sys.argv[1], {'a': (1000, 1000)}, ('/m/0cat',))
+print(report.num_errors, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
+"""
+
+
+def test_masks_that_inflate_a_thousandfold_do_not_take_memory_together(tmp_path):
+    """24 masks of 2 MB each from a row of 66 KB: their runs together would take 600 MB."""
+    bomb = b64encode(zlib.compress(b'1' * 2_000_000)).decode()
+    (tmp_path / 'a.csv').write_text(
+        f'{HEADERS["kaggle"]}\na,1000,1000,{" ".join([f"/m/0cat 0.5 {bomb}"] * 24)}\n')
+    result = run_tool('-c', _PEAK, tmp_path / 'a.csv')
+    assert result.returncode == 0, result.stderr
+    errors, kilobytes = map(int, result.stdout.split())
+    assert errors == 24 and kilobytes < 300_000
+
+
 def test_only_the_first_errors_are_kept_but_all_are_counted(checked):
     report = checked(*['x'] * 100)
     assert report.num_errors == 102
@@ -124,6 +176,44 @@ def test_image_lists_of_every_kind(tmp_path):
     (tmp_path / 'empty').mkdir()
     with pytest.raises(UserError, match='empty: no images'):
         read_image_list(tmp_path / 'empty')
+
+
+@pytest.mark.parametrize(('text', 'message'), [
+    (b'ImageID,ImageWidth,ImageHeight\na,0,5\n', "row 2: image width '0'"),
+    (b'ImageID,ImageWidth,ImageHeight\na,5,-5\n', "row 2: image height '-5'"),
+    (b'ImageID,ImageWidth,ImageHeight\na,1000000000,5\n', "row 2: image width '1000000000'"),
+    (b'ImageID,ImageWidth,ImageHeight\na,5\n', 'row 2: 2 fields, expected 3'),
+    (b'a\nb\na\n', 'row 3: image a again'),
+    (b'a\n\xff\xfe\n', 'row 2: not UTF-8 text'),
+    (b'a\n\0\n', 'row 2: a NUL byte'),
+    (b'a\n' + b'b' * 5_000_000 + b'\n', "row 2: image id 'bbb"),
+])
+def test_broken_image_list_is_named_with_its_row(tmp_path, text, message):
+    (tmp_path / 'list.csv').write_bytes(text)
+    with pytest.raises(UserError, match=r'list\.csv, ' + message) as raised:
+        read_image_list(tmp_path / 'list.csv')
+    assert len(str(raised.value)) < 300
+
+
+def test_fifos_are_neither_lists_nor_images(tmp_path):
+    for name in ('list.csv', 'index.arrow', 'a.jpg'):
+        os.mkfifo(tmp_path / name)
+        source = tmp_path if name == 'a.jpg' else tmp_path / name
+        with pytest.raises(UserError, match=f'{name}: a FIFO, expected a file'):
+            read_image_list(source)
+
+
+@pytest.mark.parametrize(('names', 'message'), [
+    ([b'a.jpg', b'\xffb.jpg'], r"the name '\\udcffb\.jpg' is no image id"),
+    ([b'a.jpg', b'a.png'], r'image a twice, a\.jpg and a\.png'),
+])
+def test_names_that_give_no_ids_are_refused(tmp_path, names, message):
+    for name in names:
+        with open(os.path.join(os.fsencode(tmp_path), name), 'wb') as file:
+            Image.new('L', (4, 3)).save(file, 'PNG')
+    with pytest.raises(UserError, match=message) as raised:
+        read_image_list(tmp_path)
+    str(raised.value).encode()  # can be printed
 
 
 def test_class_list_is_found_above_the_images(tmp_path):

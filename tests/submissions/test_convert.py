@@ -58,3 +58,22 @@ def test_file_broken_in_the_middle_is_one_line_and_nothing_is_written(tmp_path, 
     result = run_tool('tools/convert_submission.py', kaggle, tmp_path / 'tf.csv')
     assert_one_line_error(result, 'kaggle.csv, row 3: 2 fields')
     assert not (tmp_path / 'tf.csv').exists()
+
+
+def test_input_is_not_overwritten_by_whatever_name(tmp_path, kaggle):
+    (tmp_path / 'link.csv').symlink_to(kaggle)
+    for out in (kaggle, tmp_path / 'link.csv', f'{tmp_path}/./kaggle.csv'):
+        with pytest.raises(UserError, match='this is the input'):
+            convert(kaggle, out, 'tf')
+    convert(kaggle, tmp_path / 'tf.csv', 'tf')
+    result = run_tool('tools/convert_submission.py', tmp_path / 'tf.csv', kaggle,
+                      '--images', kaggle)
+    assert_one_line_error(result, 'this is the input')
+    assert kaggle.read_text() == KAGGLE and (tmp_path / 'link.csv').is_symlink()
+
+
+def test_file_with_nul_bytes_is_not_converted(tmp_path, kaggle):
+    kaggle.write_text(KAGGLE.replace('1e-05', '1e\0-05'))
+    with pytest.raises(UserError, match=r'kaggle\.csv, row 4: a NUL byte'):
+        convert(kaggle, tmp_path / 'tf.csv', 'tf')
+    assert not (tmp_path / 'tf.csv').exists()

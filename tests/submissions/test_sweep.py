@@ -2,9 +2,11 @@
 
 import csv
 import itertools
+import json
 
 import numpy as np
 import pytest
+from matplotlib.figure import Figure
 from PIL import Image
 
 from projects.openimages.common.errors import UserError
@@ -12,17 +14,7 @@ from projects.openimages.data.index import PreparedIndex
 from projects.openimages.submissions.sweep import sweep
 from projects.openimages.submissions.sweep_result import SweepPoint, SweepResult
 from tests.helpers import assert_one_line_error, run_tool
-from tests.submissions.fake_dump import evaluate, fake_dump, prepare_demo, reselect
-
-
-@pytest.fixture(scope='module')
-def prepared(tmp_path_factory):
-    return prepare_demo(tmp_path_factory.mktemp('demo'))
-
-
-@pytest.fixture
-def dump(tmp_path, prepared):
-    return fake_dump(tmp_path / 'dump.csv', prepared / 'index.arrow', seed=4)
+from tests.submissions.fake_dump import evaluate, reselect
 
 
 def test_every_point_equals_evaluating_the_submission_with_its_options(tmp_path, prepared, dump):
@@ -55,6 +47,36 @@ def test_expanded_submission_is_refused(tmp_path, prepared, dump):
         sweep(path, prepared / 'index.arrow', score_thrs=[0], caps=[None])
 
 
+@pytest.mark.parametrize(('options', 'message'), [
+    ({'score_thrs': [0.5, 1.5]}, 'score threshold 1.5'), ({'score_thrs': [np.nan]}, 'nan'),
+    ({'caps': [5, 0]}, 'at most 0 detections'), ({'caps': [-3]}, 'at most -3 detections')])
+def test_impossible_option_is_refused(prepared, dump, options, message):
+    with pytest.raises(UserError, match=message):
+        sweep(dump, prepared / 'index.arrow', **{'score_thrs': [0], 'caps': [None], **options})
+
+
+def test_submission_of_another_split_is_refused_with_both_names(prepared, dump):
+    lines = dump.read_text().splitlines()
+    dump.write_text('\n'.join([lines[0], *('x' + line for line in lines[1:])]) + '\n')
+    with pytest.raises(UserError, match=r"dump\.csv: none of its 8 images is among the 8 of "
+                                        r".*index\.arrow: is it of the split 'validation'"):
+        sweep(dump, prepared / 'index.arrow', score_thrs=[0], caps=[None])
+
+
+@pytest.mark.parametrize(('common', 'others', 'warned'), [
+    (3, 0, True), (4, 0, False), (8, 8, False), (8, 9, True)])
+def test_submission_of_less_than_half_of_the_split_gets_a_warning(prepared, dump, capsys, common,
+                                                                  others, warned):
+    lines = dump.read_text().splitlines()[:common + 1]
+    lines += [f'x{n},4,3,' for n in range(others)]
+    dump.write_text('\n'.join(lines) + '\n')
+    sweep(dump, prepared / 'index.arrow', score_thrs=[0], caps=[None])
+    told = [line for line in capsys.readouterr().err.splitlines() if 'warning' in line]
+    assert len(told) == warned
+    if warned:
+        assert f'dump.csv: only {common} of its {common + others} images are among the 8' in told[0]
+
+
 def points(*pairs):
     return tuple(SweepPoint(True, 0.1, None, mean_ap, 5, size) for mean_ap, size in pairs)
 
@@ -65,6 +87,26 @@ def test_best_is_the_highest_then_the_smallest_and_nan_never():
     assert result.smallest_near_best() is result.points[3]
     assert [line.endswith('best') for line in str(result).splitlines()] == [
         False, False, False, True, False, False]
+
+
+def test_result_is_plain_values_and_a_csv(tmp_path):
+    result = SweepResult(points((0.5, 30), (0.4995, 10)))
+    told = json.loads(json.dumps(result.to_dict()))
+    assert [point['size'] for point in told['points']] == [30, 10]
+    assert told['best']['size'] == 30 and told['smallest_near_best']['size'] == 10
+    result.write_csv(tmp_path / 'sweep.csv')
+    assert (tmp_path / 'sweep.csv').read_text().splitlines()[1:] == ['True,0.1,,0.5,5,30',
+                                                                     'True,0.1,,0.4995,5,10']
+
+
+def test_picture_is_drawn_into_given_axes_and_saved_by_its_suffix(tmp_path):
+    result = SweepResult(points((0.5, 30), (0.4, 10)))
+    figure = Figure()
+    left, right = figure.subplots(1, 2)
+    assert result.plot(right) is figure
+    assert not left.lines and right.lines[0].get_xydata().tolist() == [[1e-5, 0.4], [3e-5, 0.5]]
+    assert len(result.plot(save_path=tmp_path / 'a.svg').axes) == 1
+    assert '<svg' in (tmp_path / 'a.svg').read_text()
 
 
 def test_command_writes_table_and_picture(tmp_path, prepared, dump):
@@ -86,3 +128,14 @@ def test_broken_row_is_named_in_one_line(tmp_path, prepared, dump):
                       tmp_path / 'out')
     assert_one_line_error(result, f'dump.csv, row {broken + 1}: ')
     assert not (tmp_path / 'out').exists()
+
+
+def test_output_onto_the_input_or_into_a_file_is_refused_before_the_work(tmp_path, prepared, dump):
+    table = tmp_path / 'sweep.csv'
+    dump.rename(table)
+    before = table.read_bytes()
+    for out, message in ((tmp_path, 'this is the input'), (table, 'sweep.csv: not a folder')):
+        result = run_tool('tools/sweep.py', table, '--index', prepared / 'index.arrow',
+                          '--out', out)
+        assert_one_line_error(result, message)
+    assert table.read_bytes() == before

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 
 import numpy as np
 import pytest
@@ -106,6 +107,11 @@ def test_no_images_at_all_is_a_mistake(index):
         choose_rows(index, 0, 0)
 
 
+def test_negative_seed_is_a_mistake(index):
+    with pytest.raises(UserError, match='seed -1, expected 0 or more'):
+        choose_rows(index, 1, -1)
+
+
 def test_problems_of_a_kind_come_with_their_first_message_and_all_their_instances(data_root):
     report = data_root / 'prepared/train/report.json'
     assert images_with_problem(report, 'empty_mask') == {
@@ -115,9 +121,10 @@ def test_problems_of_a_kind_come_with_their_first_message_and_all_their_instance
             images_with_problem(report, kind)
     with pytest.raises(UserError, match='no such report'):
         images_with_problem(data_root / 'report.json', 'empty_mask')
-    report.write_text('{')
-    with pytest.raises(UserError, match='not a report'):
-        images_with_problem(report, 'empty_mask')
+    for text in ('{', '[]', '{"problems": {"empty_mask": {}}}', '{"problems": 3}', '\ufeff'):
+        report.write_text(text)
+        with pytest.raises(UserError, match='not a report'):
+            images_with_problem(report, 'empty_mask')
 
 
 def test_boxes_are_turned_into_pixels(index):
@@ -156,7 +163,9 @@ def test_instances_of_a_finding_are_framed(index, data_root):
 def test_missing_and_broken_images_become_grey_fields(index, data_root):
     (data_root / 'images/train/a0.jpg').unlink()
     (data_root / 'images/train/a1.jpg').write_bytes(b'no jpeg')
-    for row in (0, 1):
+    (data_root / 'images/train/a2.jpg').unlink()
+    os.mkfifo(data_root / 'images/train/a2.jpg')
+    for row in (0, 1, 2):
         page = _sheet(index, [row], data_root)
         assert (page == (205, 205, 202)).all(axis=2).sum() > 50_000
 

@@ -32,8 +32,8 @@ FORMATS = tuple(HEADERS)
 
 MAX_ROW = 1 << 26
 """Bytes of a row; a thousand detailed masks need a tenth of it."""
-MAX_INFLATED = 1 << 26
-"""Bytes of run lengths of one image's detections."""
+MAX_INFLATED = 1 << 25
+"""Bytes of run lengths of one image's detections; noise all over the largest original has 25M."""
 _MAX_ID = 255  # characters, as of a file name
 
 

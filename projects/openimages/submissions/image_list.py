@@ -17,8 +17,6 @@ from projects.openimages.common.errors import UserError
 from projects.openimages.common.files import open_regular
 from projects.openimages.common.parallel import run_in_order
 from projects.openimages.common.progress import progress
-from projects.openimages.data.index import PreparedIndex
-from projects.openimages.data.official.image_sizes import ImageError, read_image_size
 from projects.openimages.labels import read_classes
 from projects.openimages.submissions.formats import (
     image_size,
@@ -50,10 +48,7 @@ def read_image_list(source: str | os.PathLike, workers: int = 1) -> ImageSizes:
     elif not path.exists():
         raise UserError('no such file or folder (the images)', path=path)
     elif path.suffix == '.arrow':
-        open_regular(path).close()
-        index = PreparedIndex.open(path)
-        sizes = {image_id: (int(width), int(height)) for image_id, width, height in zip(
-            index.image_ids, index.widths, index.heights, strict=True)}
+        sizes = _from_index(path)
     else:
         sizes = _from_text(path)
     if not sizes:
@@ -75,6 +70,7 @@ def find_mids(images: str | os.PathLike, classes: str | os.PathLike | None) -> t
     if not path.exists():
         raise UserError('no such file or folder (the images)', path=images)
     if path.suffix == '.arrow':
+        from projects.openimages.data.index import PreparedIndex
         return PreparedIndex.open(path).label_space.mids
     for folder in [path, *path.parents][:4]:
         for pattern in _CLASS_LISTS if folder.is_dir() else ():
@@ -82,6 +78,15 @@ def find_mids(images: str | os.PathLike, classes: str | os.PathLike | None) -> t
                 return read_classes(found)[0]
     raise UserError('no class list found in its folder or above: name it with --classes',
                     path=images)
+
+
+def _from_index(path: Path) -> ImageSizes:
+    from projects.openimages.data.index import PreparedIndex  # where there is one: it takes Arrow
+
+    open_regular(path).close()
+    index = PreparedIndex.open(path)
+    return {image_id: (int(width), int(height)) for image_id, width, height in zip(
+        index.image_ids, index.widths, index.heights, strict=True)}
 
 
 def _from_folder(folder: Path, workers: int) -> ImageSizes:
@@ -107,6 +112,8 @@ def _image_sizes(paths: list[str]) -> list[tuple[int, int]]:
 
 
 def _image_size(path: str) -> tuple[int, int]:
+    from projects.openimages.data.official.image_sizes import ImageError, read_image_size
+
     try:
         open_regular(path).close()
         return read_image_size(path)[:2]

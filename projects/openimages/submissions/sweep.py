@@ -94,10 +94,7 @@ def sweep(submission: str | os.PathLike, index: str | os.PathLike, *,
         truths = IndexGroundTruth(PreparedIndex.open(index))
         _check_split(file, truths.index)
         matched = _match_all(_Work(file, truths, tuple(expansions)), workers)
-    grid = list(itertools.product(expansions, caps, score_thrs))
-    few = len(grid) * max(len(found.scores) for found in matched.found.values()) < _FEW_SCORES
-    points = run_in_order(_point, grid, 1 if few else workers, len(grid), shared=matched)
-    return SweepResult(tuple(progress(points, total=len(grid), desc='grid', unit='point')))
+    return _grid(matched, list(itertools.product(expansions, caps, score_thrs)), workers)
 
 
 def _check_split(file: Submission, index: PreparedIndex) -> None:
@@ -122,16 +119,33 @@ class _Matched:
     rows_size: int
 
 
-def _point(matched: _Matched, place: tuple[bool, int | None, float]) -> SweepPoint:
+def _grid(matched: _Matched, places: list[tuple[bool, int | None, float]],
+          workers: int) -> SweepResult:
+    """All points; caps that no image reaches are one."""
+    most = {expand: int(found.ranks.max(initial=0)) + 1 for expand, found in matched.found.items()}
+    meaning = [(expand, min(cap or most[expand], most[expand]), score_thr)
+               for expand, cap, score_thr in places]
+    different = list(dict.fromkeys(meaning))
+    scores = len(different) * max(len(found.scores) for found in matched.found.values())
+    results = run_in_order(_measure, different, workers if scores > _FEW_SCORES else 1,
+                           len(different), shared=matched)
+    bar = progress(results, total=len(different), desc='grid', unit='point')
+    measured = dict(zip(different, bar, strict=True))
+    return SweepResult(tuple(SweepPoint(expand, score_thr, cap, *measured[found])
+                             for (expand, cap, score_thr), found in zip(places, meaning,
+                                                                        strict=True)))
+
+
+def _measure(matched: _Matched, place: tuple[bool, int, float]) -> tuple[float, int, int]:
+    """The mAP, number of detections and bytes with an expansion, a cap and a threshold."""
     expand, cap, score_thr = place
     found = matched.found[expand]
-    limit = np.inf if cap is None else cap
-    kept = (found.scores >= score_thr) & (found.ranks < limit)
-    counted = (found.matches.score >= score_thr) & (found.rank < limit)
+    kept = (found.scores >= score_thr) & (found.ranks < cap)
+    counted = (found.matches.score >= score_thr) & (found.rank < cap)
     mean_ap = score(found.matches.select(counted), matched.positives).mean_average_precision
     spaces = int((found.best >= score_thr).sum())  # one fewer than detections in such a row
-    return SweepPoint(expand, score_thr, cap, mean_ap, int(kept.sum()),
-                      matched.rows_size + int(found.costs[kept].sum()) - spaces)
+    size = matched.rows_size + int(found.costs[kept].sum()) - spaces
+    return mean_ap, int(kept.sum()), size
 
 
 def _row_size(image_id: str, file: Submission) -> int:

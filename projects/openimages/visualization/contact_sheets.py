@@ -18,7 +18,7 @@ import numpy as np
 from PIL import Image, ImageDraw
 
 from projects.openimages.common.errors import UserError
-from projects.openimages.common.files import atomic_write
+from projects.openimages.common.files import atomic_write, open_regular
 from projects.openimages.data.index import ImageRecord, PreparedIndex
 from projects.openimages.labels import LabelSpace
 from projects.openimages.visualization.drawing import (
@@ -90,19 +90,21 @@ def images_with_problem(report_path: str | os.PathLike, kind: str) -> dict[str, 
         ImageID -> finding.
     """
     try:
-        problems = json.loads(Path(report_path).read_text(encoding='utf-8'))['problems']
+        with open_regular(report_path) as file:
+            problems = json.load(file)['problems']
+        kinds = [name for name, problem in problems.items() if problem['count']]
+        rows = problems[kind]['rows'] if kind in kinds else []
     except FileNotFoundError:
         raise UserError('no such report; tools/prepare_data.py writes it',
                         path=report_path) from None
-    except (ValueError, KeyError) as error:
-        raise UserError(f'not a report of tools/prepare_data.py: {error}',
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise UserError(f'not a report of tools/prepare_data.py: {error!r}',
                         path=report_path) from None
-    kinds = [name for name, problem in problems.items() if problem['count']]
     if kind not in kinds:
         raise UserError(f'no problem of kind {kind!r}; it lists {", ".join(kinds) or "none"}',
                         path=report_path)
     findings: dict[str, Finding] = {}
-    for row in problems[kind]['rows']:
+    for row in rows:
         if row.get('image_id'):
             finding = findings.setdefault(row['image_id'], Finding(row['message']))
             if 'instance' in row:
@@ -117,12 +119,14 @@ def choose_rows(index: PreparedIndex, num: int, seed: int, *, class_id: int | No
     Args:
         index: where from.
         num: how many at most.
-        seed: same seed, same choice.
+        seed: 0 or more; same seed, same choice.
         class_id: only images with an instance of this class or of one below it.
         image_ids: only these images; those that the index does not hold are passed over.
     """
     if num < 1:
         raise UserError(f'{num} images: expected at least 1')
+    if seed < 0:
+        raise UserError(f'seed {seed}, expected 0 or more')
     rows = np.arange(index.num_images)
     if class_id is not None:
         rows = images_with_class(index, class_id)
@@ -220,10 +224,11 @@ def _thumbnail(record: ImageRecord, folder: Path, marked: Collection[int],
     max_side = max(1, int(scale * max(record.width, record.height)))
     path = folder / f'{record.image_id}.jpg'
     try:
-        image = Image.open(path).convert('RGB')
+        with open_regular(path) as file:
+            image = Image.open(file).convert('RGB')
     except FileNotFoundError:
         return _placeholder('no image file')
-    except OSError:
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError, UserError):
         return _placeholder('image cannot be read')
     if image.size != (record.width, record.height):
         image = image.resize((record.width, record.height))

@@ -1,5 +1,8 @@
 """Part files survive kills and come together in the order of the test list."""
 
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -20,8 +23,9 @@ from projects.openimages.submissions.formats import (
     Submission,
     format_rows,
 )
+from tests.helpers import REPOSITORY
 
-SETTINGS = {'images': 4, 'score_thr': 0.05}
+SETTINGS = {'images': 4, 'score_thr': 0.05, 'threads': 2}
 
 
 def image(index: int, *scores: float) -> ImageDetections:
@@ -32,7 +36,7 @@ def image(index: int, *scores: float) -> ImageDetections:
 @pytest.fixture
 def folder(tmp_path):
     folder = parts_folder(tmp_path / 'a.csv')
-    begin_parts(folder, SETTINGS, resume=False)
+    begin_parts(folder, SETTINGS, resume=False).close()
     return folder
 
 
@@ -65,7 +69,7 @@ def test_torn_last_row_is_dropped_and_written_again(tmp_path, folder):
 
 def test_part_that_was_killed_in_its_first_line_counts_as_not_begun(folder):
     (folder / 'part-0000.csv').write_bytes(b'{"images": ')
-    begin_parts(folder, SETTINGS, resume=False)
+    begin_parts(folder, SETTINGS, resume=False).close()
     assert not list(folder.iterdir())
 
 
@@ -73,9 +77,45 @@ def test_interrupted_run_is_neither_overwritten_nor_mixed_with_another(folder):
     write(folder, 0, image(0))
     with pytest.raises(UserError, match='--resume-submission'):
         begin_parts(folder, SETTINGS, resume=False)
-    begin_parts(folder, SETTINGS, resume=True)
-    with pytest.raises(UserError, match=r'begun with score_thr = 0\.05, now it is 0\.1'):
-        begin_parts(folder, {**SETTINGS, 'score_thr': 0.1}, resume=True)
+    begin_parts(folder, SETTINGS, resume=True).close()
+    for name, value in (('score_thr', 0.1), ('threads', 4)):
+        with pytest.raises(UserError, match=rf'begun with {name} = .*, now it is {value}'):
+            begin_parts(folder, {**SETTINGS, name: value}, resume=True)
+    begin_parts(folder, SETTINGS, resume=True).close()  # a refused run has left no lock
+
+
+def test_run_beside_a_running_one_is_refused_until_that_ends(folder):
+    lock = begin_parts(folder, SETTINGS, resume=False)
+    write(folder, 0, image(0))
+    for resume in (False, True):
+        with pytest.raises(UserError, match=r'a\.csv\.parts: another run is writing this'):
+            begin_parts(folder, SETTINGS, resume=resume)
+    lock.close()
+    with begin_parts(folder, SETTINGS, resume=True):
+        FinishedImages(folder, 4).remove()
+    assert not list(folder.parent.iterdir())
+
+
+_RUN = """
+import sys, time
+from pathlib import Path
+from tests.submissions.dump.test_parts import SETTINGS, begin_parts, image, write
+lock = begin_parts(Path(sys.argv[1]), SETTINGS, resume=True)
+write(Path(sys.argv[1]), 0, image(0))
+print('running', flush=True)
+time.sleep(60)
+"""
+
+
+def test_run_after_a_killed_one_goes_on(folder):
+    with subprocess.Popen([sys.executable, '-c', _RUN, folder], cwd=REPOSITORY, text=True,
+                          stdout=subprocess.PIPE) as killed:
+        assert killed.stdout.readline() == 'running\n'
+        with pytest.raises(UserError, match='another run is writing this submission'):
+            begin_parts(folder, SETTINGS, resume=True)
+        killed.kill()
+    with begin_parts(folder, SETTINGS, resume=True):
+        assert FinishedImages(folder, 4).done.tolist() == [True, False, False, False]
 
 
 def test_unfinished_parts_are_not_finished(tmp_path, folder):
@@ -139,7 +179,7 @@ def test_sizes_are_read_with_their_units(text, size):
     assert parse_size(text) == size
 
 
-@pytest.mark.parametrize('text', ['', 'much', '5TB', '-1'])
+@pytest.mark.parametrize('text', ['', 'much', '5TB', '-1', '9' * 400])
 def test_other_sizes_are_refused(text):
     with pytest.raises(UserError, match='size'):
         parse_size(text)
