@@ -135,7 +135,7 @@ def test_bytes_that_are_no_text_are_named_with_their_row(tmp_path):
         list(submission)
 
 
-@given(st.lists(st.text(st.characters(codec='utf-8', exclude_characters='\n\r\0'))), st.booleans())
+@given(st.lists(st.text('a",é ', max_size=6)), st.booleans())
 def test_quoted_rows_are_split_as_the_csv_module_does(fields, all_quoted):
     file = io.StringIO()
     csv.writer(file, quoting=csv.QUOTE_ALL if all_quoted else csv.QUOTE_MINIMAL).writerow(fields)
