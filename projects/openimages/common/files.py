@@ -72,11 +72,26 @@ def exclusive(path: str | os.PathLike, work: str) -> Iterator[None]:
     handle = _locked(lock)
     if handle is None:
         raise UserError(f'another run is {work}; wait for it, or stop it', path=path)
+    _held.add(handle)
     try:
         yield
     finally:
-        lock.unlink(missing_ok=True)  # before the lock goes, so that nobody's fresh file is removed
-        os.close(handle)
+        if handle in _held:  # not in a forked child
+            _held.remove(handle)
+            lock.unlink(missing_ok=True)  # before the lock goes: nobody's fresh file is removed
+            os.close(handle)
+
+
+_held: set[int] = set()
+
+
+def _let_go() -> None:
+    """In a forked child, such as a data loader: the locks are its parent's, and end with that."""
+    while _held:
+        os.close(_held.pop())
+
+
+os.register_at_fork(after_in_child=_let_go)
 
 
 def _locked(lock: Path) -> int | None:

@@ -97,17 +97,20 @@ def test_run_beside_a_running_one_is_refused_until_that_ends(folder):
 
 
 _RUN = """
-import sys, time
+import os, sys, time
 from pathlib import Path
 from tests.submissions.dump.test_parts import SETTINGS, begin_parts, image, write
 lock = begin_parts(Path(sys.argv[1]), SETTINGS, resume=True)
 write(Path(sys.argv[1]), 0, image(0))
+if os.fork() == 0:  # as a data loader's process, which lives on for a while
+    time.sleep(5)
+    os._exit(0)
 print('running', flush=True)
 time.sleep(60)
 """
 
 
-def test_run_after_a_killed_one_goes_on(folder):
+def test_run_after_a_killed_one_goes_on_at_once(folder):
     with subprocess.Popen([sys.executable, '-c', _RUN, folder], cwd=REPOSITORY, text=True,
                           stdout=subprocess.PIPE) as killed:
         assert killed.stdout.readline() == 'running\n'
