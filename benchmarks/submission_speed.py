@@ -13,7 +13,6 @@ before, in --cache, and not timed.
 from __future__ import annotations
 
 import argparse
-import os
 import subprocess
 import sys
 import time
@@ -25,6 +24,7 @@ import numpy as np
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from benchmarks.metric_speed import HEIGHT, SHAPES, VARIANTS, WIDTH, Mask, make_masks
+from projects.openimages.common.parallel import worker_count
 from projects.openimages.data.export.tf_ground_truth import write_tf_ground_truth
 from projects.openimages.data.index import IndexColumns, write_index
 from projects.openimages.labels import LabelSpace
@@ -160,10 +160,11 @@ def main() -> None:
     parser.add_argument('--images', type=int, default=500, help='0 leaves this part out')
     parser.add_argument('--sweep-images', type=int, default=500, help='0 leaves this part out')
     parser.add_argument('--detections', type=int, default=20, help='an image')
-    parser.add_argument('--workers', type=int, default=os.cpu_count())
+    parser.add_argument('--workers', type=int, help='default: one a CPU core')
     parser.add_argument('--cache', type=Path,
                         default=ROOT / 'work_dirs' / 'benchmarks' / 'submission_speed')
     args = parser.parse_args()
+    args.workers = worker_count(args.workers)
     args.cache.mkdir(parents=True, exist_ok=True)
     masks = make_masks(np.random.default_rng(0))
     if args.images:
