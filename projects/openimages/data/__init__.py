@@ -1,0 +1,1 @@
+"""From the official files to one prepared index, and from the index to other formats."""

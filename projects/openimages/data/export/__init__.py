@@ -1,0 +1,1 @@
+"""A prepared index in other programs' formats."""

@@ -1,0 +1,1 @@
+"""The official CSVs and image headers, checked and joined."""

@@ -1,0 +1,1 @@
+"""One split's official files to its prepared index, report and exports, in resumable shards."""
