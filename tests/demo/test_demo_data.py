@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import hashlib
 import io
 import json
 import os
 import re
+import subprocess
+import sys
+import time
 import zipfile
 from collections import Counter, defaultdict
 from pathlib import Path
@@ -18,6 +22,7 @@ import pytest
 from PIL import Image
 
 from projects.openimages.common.errors import UserError
+from projects.openimages.common.files import exclusive
 from projects.openimages.demo import make_demo_data
 from projects.openimages.demo.classes import TWO_PARENT_CLASS, VISIBLE, demo_classes
 from projects.openimages.demo.scenes import (
@@ -29,7 +34,7 @@ from projects.openimages.demo.scenes import (
     plan_split,
 )
 from projects.openimages.labels import LabelSpace
-from tests.helpers import assert_one_line_error, run_tool
+from tests.helpers import REPOSITORY, assert_one_line_error, run_tool
 
 CLASSES_CSV = 'challenge-2019-classes-description-segmentable.csv'
 HIERARCHY_JSON = 'challenge-2019-label300-segmentable-hierarchy.json'
@@ -44,7 +49,7 @@ def root(tmp_path_factory) -> Path:
 
 @pytest.fixture(scope='module')
 def train(root) -> SimpleNamespace:
-    """The train split as a stranger would read it: tables of dicts, masks as pictures."""
+    """The train split as any program would read it: tables of dicts, masks as pictures."""
     names = {'boxes': 'bbox', 'labels': 'labels', 'masks': 'masks'}
     split = SimpleNamespace(**{
         key: _rows(root / f'challenge-2019-train-segmentation-{name}.csv')
@@ -325,3 +330,48 @@ def test_an_interrupted_run_leaves_nothing_and_can_be_repeated(tmp_path, monkeyp
     (tmp_path / '.d.unfinished' / 'half').write_text('x')
     assert make_demo_data(tmp_path / 'd', num_images=16)
     assert [path.name for path in tmp_path.iterdir()] == ['d']
+
+
+def test_a_killed_run_leaves_nothing_that_stops_or_changes_the_next(tmp_path):
+    command = [sys.executable, 'tools/make_demo_data.py', '--images', '400', '--out']
+    with subprocess.Popen([*command, tmp_path / 'd'], cwd=REPOSITORY,
+                          stderr=subprocess.DEVNULL) as process:
+        try:
+            deadline = time.monotonic() + 60
+            while not list(tmp_path.glob('.d.unfinished/images/train/*.jpg')):
+                assert process.poll() is None and time.monotonic() < deadline
+                time.sleep(0.01)
+        finally:
+            process.kill()
+    assert not (tmp_path / 'd').exists()
+    assert make_demo_data(tmp_path / 'd', num_images=16)
+    assert [path.name for path in tmp_path.iterdir()] == ['d']
+    make_demo_data(tmp_path / 'whole', num_images=16)
+    assert _digests(tmp_path / 'd') == _digests(tmp_path / 'whole')
+
+
+def test_one_run_at_a_time_makes_a_data_set(tmp_path):
+    with exclusive(tmp_path / 'd', 'here first'):
+        with pytest.raises(UserError, match='another run is making this data set'):
+            make_demo_data(tmp_path / 'd', num_images=16)
+        assert not (tmp_path / 'd').exists()
+    assert make_demo_data(tmp_path / 'd', num_images=16)
+
+
+def test_a_data_set_that_another_run_has_just_made_is_reused(tmp_path, monkeypatch):
+    from projects.openimages.demo import write
+
+    @contextlib.contextmanager
+    def after_another_run(path, work):
+        with exclusive(path, work):
+            (tmp_path / 'made').rename(path)
+            yield
+
+    make_demo_data(tmp_path / 'made', num_images=16)
+    monkeypatch.setattr(write, 'exclusive', after_another_run)
+    assert make_demo_data(tmp_path / 'd', num_images=16) is False
+
+
+def test_an_empty_folder_is_filled(tmp_path):
+    (tmp_path / 'd').mkdir()
+    assert make_demo_data(tmp_path / 'd', num_images=16)

@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from projects.openimages.common.errors import UserError
+from projects.openimages.common.files import exclusive
 from projects.openimages.common.progress import progress
 from projects.openimages.demo.annotate import ImageAnnotations, annotate
 from projects.openimages.demo.classes import DemoClasses, demo_classes
@@ -43,6 +44,9 @@ def make_demo_data(out: str | os.PathLike, num_images: int = DEFAULT_IMAGES, see
 
     Returns:
         False when a complete data set of the same parameters was there and is left as it is.
+
+    Raises:
+        UserError: parameters out of range, anything else in the folder, or another run at it.
     """
     if num_images < FEWEST_IMAGES:
         raise UserError(f'--images {num_images}: the data set needs at least {FEWEST_IMAGES}')
@@ -52,18 +56,19 @@ def make_demo_data(out: str | os.PathLike, num_images: int = DEFAULT_IMAGES, see
     parameters = {'generator_version': GENERATOR_VERSION, 'images': num_images, 'seed': seed}
     if _is_there(out, parameters):
         return False
-    unfinished = out.with_name(f'.{out.name}.unfinished')
-    shutil.rmtree(unfinished, ignore_errors=True)  # of a run that was killed
-    unfinished.mkdir(parents=True)
-    try:
-        _write_all(unfinished, num_images, seed)
-        _write_json(unfinished / PARAMETERS_FILE, parameters)
-        if out.is_dir():
-            out.rmdir()  # it is empty: _is_there saw to that
-        unfinished.rename(out)
-    except BaseException:
-        shutil.rmtree(unfinished, ignore_errors=True)
-        raise
+    with exclusive(out, 'making this data set'):
+        if _is_there(out, parameters):  # another run has just made it
+            return False
+        unfinished = out.with_name(f'.{out.name}.unfinished')
+        shutil.rmtree(unfinished, ignore_errors=True)  # of a run that was killed
+        unfinished.mkdir()
+        try:
+            _write_all(unfinished, num_images, seed)
+            _write_json(unfinished / PARAMETERS_FILE, parameters)
+            unfinished.rename(out)  # takes the place of an empty folder, never of another
+        except BaseException:
+            shutil.rmtree(unfinished, ignore_errors=True)
+            raise
     return True
 
 
