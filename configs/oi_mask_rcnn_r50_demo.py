@@ -1,4 +1,4 @@
-"""The front door shrunk to minutes on two CPU cores, from scratch, for ``make demo``."""
+"""The main config shrunk to minutes on two CPU cores, from scratch, for ``make demo``."""
 
 _base_ = './oi_mask_rcnn_r50.py'
 

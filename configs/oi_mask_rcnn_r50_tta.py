@@ -1,4 +1,4 @@
-"""The front door with test-time augmentation: three scales, each plain and flipped.
+"""The main config with test-time augmentation: three scales, each plain and flipped.
 
     python tools/test.py configs/oi_mask_rcnn_r50_tta.py CHECKPOINT --tta
 """

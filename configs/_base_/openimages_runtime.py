@@ -1,0 +1,8 @@
+"""MMDetection's runtime, by iterations, with this project's parts and its metric."""
+
+_base_ = 'mmdet::_base_/default_runtime.py'
+
+custom_imports = dict(imports=['projects.openimages.mm'])
+default_hooks = dict(checkpoint=dict(
+    by_epoch=False, interval=5000, max_keep_ckpts=3, save_best='openimages/mAP', rule='greater'))
+log_processor = dict(by_epoch=False)
