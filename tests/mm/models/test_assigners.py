@@ -62,11 +62,3 @@ def test_low_quality_match_of_the_rpn_stays_positive_on_an_ignored_box():
 def test_thresholds_out_of_range_are_refused(options):
     with pytest.raises(ValueError, match='ignore'):
         assign([OBJECT], **options)
-
-
-def test_every_config_trains_both_stages_with_it():
-    from projects.openimages.mm.engine.config import load_config
-    from tests.helpers import REPOSITORY
-    for path in sorted((REPOSITORY / 'configs').glob('*.py')):
-        train = load_config(path).model.train_cfg
-        assert {train[stage].assigner.type for stage in ('rpn', 'rcnn')} == {'IgnoreAwareAssigner'}

@@ -16,6 +16,7 @@ from projects.openimages.mm.models import mask_head
 from projects.openimages.mm.models.mask_head import BoxMaskHead, paste_to_rles
 
 CLASSES = 3
+HEIGHT, WIDTH = 37, 53
 SMALL = {'num_convs': 0, 'in_channels': 1, 'conv_out_channels': 1, 'num_classes': CLASSES}
 
 
@@ -24,16 +25,22 @@ def heads(class_agnostic=False):
                  for head in (FCNMaskHead, BoxMaskHead))
 
 
-def both(logits, boxes, height, width, *, threshold=0.5, rescale=True, class_agnostic=False,
-         scale=(1., 1.), activated=False):
-    """RLEs of the stock head (pasted and encoded) and of ours, and both heads' boxes after."""
+def predict(head, logits, boxes, height=HEIGHT, width=WIDTH, *, threshold=0.5, rescale=True,
+            scale=(1., 1.), activated=False):
+    """The head's masks of one image; the labels go round the classes."""
+    results = InstanceData(bboxes=boxes, labels=torch.arange(len(boxes)) % CLASSES)
     meta = {'ori_shape': (height, width), 'scale_factor': scale}
-    labels = torch.arange(len(boxes)) % CLASSES
-    config = ConfigDict(mask_thr_binary=threshold)
-    stock, ours = heads(class_agnostic)
+    head.predict_by_feat((logits,), [results], [meta], ConfigDict(mask_thr_binary=threshold),
+                         rescale, activated)
+    return results.masks
+
+
+def both(logits, boxes, *size, class_agnostic=False, **options):
+    """RLEs of the stock head (pasted and encoded) and of ours."""
     first, second = boxes.clone(), boxes.clone()
-    pixels = stock._predict_by_feat_single(logits, first, labels, meta, config, rescale, activated)
-    rles = ours._predict_by_feat_single(logits, second, labels, meta, config, rescale, activated)
+    stock, ours = heads(class_agnostic)
+    pixels = predict(stock, logits, first, *size, **options)
+    rles = predict(ours, logits, second, *size, **options)
     encoded = [coco_mask.encode(np.asfortranarray(mask.numpy().astype(np.uint8)))
                for mask in pixels]
     assert torch.equal(first, second)  # rescaled in place by both
@@ -41,7 +48,6 @@ def both(logits, boxes, height, width, *, threshold=0.5, rescale=True, class_agn
 
 
 # Coordinates where something may go wrong: pixel edges and middles, image borders, thin boxes.
-HEIGHT, WIDTH = 37, 53
 SIDES = st.one_of(st.floats(0, 1, width=32), st.sampled_from([0., 0.5, 1.]),
                   st.integers(0, 2 * WIDTH).map(lambda n: n / (2 * WIDTH)))
 
@@ -175,10 +181,7 @@ def test_products_of_fewer_bits_do_not_change_the_masks(monkeypatch):
 @pytest.mark.parametrize('threshold', [0, -1])
 def test_thresholds_without_a_mask_inside_the_box_give_the_stock_tensor(threshold):
     boxes, logits = torch.tensor([[3., 4., 20., 30.]]), maps('noise', 0, 1)
-    meta = {'ori_shape': (HEIGHT, WIDTH), 'scale_factor': (1., 1.)}
-    stock, ours = (head._predict_by_feat_single(
-        logits, boxes.clone(), torch.tensor([1]), meta, ConfigDict(mask_thr_binary=threshold))
-        for head in heads())
+    stock, ours = (predict(head, logits, boxes.clone(), threshold=threshold) for head in heads())
     assert torch.equal(stock, ours)
 
 

@@ -45,34 +45,28 @@ class BoxMaskHead(FCNMaskHead):
     def predict_by_feat(self, mask_preds: tuple[Tensor], results_list: InstanceList,
                         batch_img_metas: list[dict], rcnn_test_cfg: ConfigType,
                         rescale: bool = False, activate_map: bool = False) -> InstanceList:
-        """As the stock head; an image without detections has an empty list of masks."""
-        results_list = super().predict_by_feat(
-            mask_preds, results_list, batch_img_metas, rcnn_test_cfg, rescale, activate_map)
-        for results in results_list:
-            if len(results) == 0:
-                results.masks = []
-        return results_list
-
-    def _predict_by_feat_single(self, mask_preds: Tensor, bboxes: Tensor, labels: Tensor,
-                                img_meta: dict, rcnn_test_cfg: ConfigType, rescale: bool = False,
-                                activate_map: bool = False) -> list[Rle] | Tensor:
+        """As the stock head; ``rescale`` changes the boxes in place, for the head hands them on."""
         threshold = rcnn_test_cfg.mask_thr_binary
         if threshold <= 0:
-            return super()._predict_by_feat_single(mask_preds, bboxes, labels, img_meta,
-                                                   rcnn_test_cfg, rescale, activate_map)
-        scale = bboxes.new_tensor(img_meta['scale_factor'])
-        height, width = img_meta['ori_shape'][:2]
-        if rescale:
-            bboxes /= scale.repeat(2)  # in place: the roi head hands these boxes on
-        else:
-            height = int(np.round(height * scale[1].item()))
-            width = int(np.round(width * scale[0].item()))
+            return super().predict_by_feat(mask_preds, results_list, batch_img_metas,
+                                           rcnn_test_cfg, rescale, activate_map)
+        for maps, results, meta in zip(mask_preds, results_list, batch_img_metas, strict=True):
+            scale = results.bboxes.new_tensor(meta['scale_factor'])
+            height, width = meta['ori_shape'][:2]
+            if rescale:
+                results.bboxes /= scale.repeat(2)
+            else:
+                height = int(np.round(height * scale[1].item()))
+                width = int(np.round(width * scale[0].item()))
+            maps = self._own_class(maps, results.labels)
+            results.masks = paste_to_rles(maps if activate_map else maps.sigmoid(),
+                                          results.bboxes, height, width, threshold)
+        return results_list
+
+    def _own_class(self, maps: Tensor, labels: Tensor) -> Tensor:
+        """(N, C, m, m) maps to (N, m, m) of each detection's class."""
         chosen = torch.zeros_like(labels) if self.class_agnostic else labels
-        rows = torch.arange(len(labels), device=labels.device)
-        maps = mask_preds[rows, chosen]
-        if not activate_map:
-            maps = maps.sigmoid()
-        return paste_to_rles(maps, bboxes, height, width, threshold)
+        return maps[torch.arange(len(labels), device=labels.device), chosen]
 
 
 def paste_to_rles(maps: Tensor, boxes: Tensor, height: int, width: int,

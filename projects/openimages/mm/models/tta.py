@@ -119,7 +119,7 @@ class MaskAveragingTTA(BaseTTAModel):
         boxes, scores, labels = self._boxes(views, image, proposals)
         result = InstanceData(bboxes=boxes, scores=scores, labels=labels)
         if self.module.roi_head.with_mask:
-            result.masks = self._masks(views, image, boxes, labels)
+            self._add_masks(views, image, result)
         return result
 
     def _boxes(self, views: list[_View], image: int,
@@ -132,8 +132,8 @@ class MaskAveragingTTA(BaseTTAModel):
         for view in views:
             rois = bbox2roi([view.from_original(proposals, image)])
             found = head._bbox_forward(self._features(view, image), rois)
-            raw = head.bbox_head._predict_by_feat_single(
-                rois, found['cls_score'], found['bbox_pred'], view.metas[image])
+            [raw] = head.bbox_head.predict_by_feat(  # no test_cfg: without suppression
+                (rois,), (found['cls_score'],), (found['bbox_pred'],), [view.metas[image]])
             boxes.append(view.to_original(raw.bboxes, image))
             scores.append(raw.scores)
         detections, labels = multiclass_nms(
@@ -141,14 +141,15 @@ class MaskAveragingTTA(BaseTTAModel):
             config.max_per_img)
         return detections[:, :4], detections[:, 4], labels
 
-    def _masks(self, views: list[_View], image: int, boxes: Tensor, labels: Tensor) -> Any:
-        """The masks that the detector's mask head makes of the averaged maps."""
-        head, config = self.module.roi_head, self.module.test_cfg.rcnn
-        if not len(boxes):
-            return []
+    def _add_masks(self, views: list[_View], image: int, result: InstanceData) -> None:
+        """Give ``result`` the masks that the detector's mask head makes of the averaged maps."""
+        head, labels = self.module.roi_head, result.labels
+        if not len(labels):
+            result.masks = []
+            return
         total: Tensor | float = 0.
         for view in views:
-            rois = bbox2roi([view.from_original(boxes, image)])
+            rois = bbox2roi([view.from_original(result.bboxes, image)])
             maps = head._mask_forward(self._features(view, image), rois)['mask_preds']
             chosen = torch.zeros_like(labels) if head.mask_head.class_agnostic else labels
             own = maps[torch.arange(len(labels), device=labels.device), chosen].sigmoid()
@@ -156,8 +157,8 @@ class MaskAveragingTTA(BaseTTAModel):
         # As a map for each class, as the head expects it; all but the own class are never read.
         maps = (total / len(views))[:, None].expand(-1, int(labels.max()) + 1, -1, -1)
         meta = {**views[0].metas[image], 'scale_factor': (1., 1.)}
-        return head.mask_head._predict_by_feat_single(
-            maps, boxes, labels, meta, config, rescale=True, activate_map=True)
+        head.mask_head.predict_by_feat((maps,), [result], [meta], self.module.test_cfg.rcnn,
+                                       rescale=True, activate_map=True)
 
     @staticmethod
     def _features(view: _View, image: int) -> tuple[Tensor, ...]:
