@@ -58,6 +58,9 @@ def check_options(args: argparse.Namespace) -> None:
     """Options that would do nothing, or files that could not be, before anything is loaded."""
     if args.out and not args.out.endswith(('.pkl', '.pickle')):
         raise UserError('--out takes a name that ends in .pkl or .pickle', path=args.out)
+    if args.out and args.resume_submission:
+        raise UserError('--out would lack the images that --resume-submission leaves out: give '
+                        'one of them')
     if not args.submission:
         for name in ('max_size', 'resume_submission', 'skip_bad'):
             if getattr(args, name):
@@ -68,11 +71,11 @@ def check_options(args: argparse.Namespace) -> None:
 
 def add_outputs(cfg: Config, args: argparse.Namespace) -> None:
     """Put what the options ask for into the config."""
-    from projects.openimages.mm.engine.config import add_dump, select_detections, use_tta
+    from projects.openimages.mm.engine import config as configs
     from projects.openimages.mm.evaluation.submission_dump import add_submission_dump
 
     if args.tta:
-        use_tta(cfg)
+        configs.use_tta(cfg)
     selection = {'score_thr': args.score_thr, 'max_per_img': args.max_per_img,
                  'expand_hierarchy': args.expand_hierarchy}
     if args.submission:
@@ -80,13 +83,13 @@ def add_outputs(cfg: Config, args: argparse.Namespace) -> None:
                             max_size=args.max_size, resume=args.resume_submission,
                             skip_bad=args.skip_bad, **selection)
     else:
-        select_detections(cfg, **selection)
+        configs.score_as_submitted(cfg, **selection)
     if args.show or args.show_dir:
         cfg.custom_hooks = [*cfg.get('custom_hooks', []), {
             'type': 'ComparisonPicturesHook', 'folder': args.show_dir, 'show': args.show,
             'wait_time': args.wait_time}]
     if args.out:
-        add_dump(cfg, args.out)
+        configs.add_pickle(cfg, args.out)
 
 
 def main() -> None:
@@ -95,20 +98,22 @@ def main() -> None:
     from mmengine.runner import Runner
 
     from projects.openimages.mm.engine import config as configs
-    from projects.openimages.mm.engine.checkpoints import read_checkpoint
-    from projects.openimages.mm.engine.predict import check_class_count
+    from projects.openimages.mm.engine.checkpoints import (
+        check_class_count,
+        read_checkpoint,
+        weights_of,
+    )
+    from projects.openimages.mm.engine.processes import start_processes
 
     cfg = configs.load_config(args.config, args.cfg_options)
     configs.set_work_dir(cfg, args.work_dir, args.config)
-    stored = read_checkpoint(args.checkpoint)
-    check_class_count(cfg, stored if 'state_dict' in stored else {'state_dict': stored},
-                      args.checkpoint)
+    check_class_count(cfg, weights_of(read_checkpoint(args.checkpoint)), args.checkpoint)
     cfg.load_from = args.checkpoint
     if args.split:
         configs.use_split(cfg, args.split)
     configs.check_data(cfg, 'test_dataloader')
     add_outputs(cfg, args)
-    configs.start_processes(cfg, args.launcher)
+    start_processes(cfg, args.launcher)
     Runner.from_cfg(cfg).test()
 
 

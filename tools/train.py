@@ -37,6 +37,7 @@ def main() -> None:
     from mmengine.runner import Runner, find_latest_checkpoint
 
     from projects.openimages.mm.engine import config as configs
+    from projects.openimages.mm.engine.processes import start_processes
 
     cfg = configs.load_config(args.config, args.cfg_options)
     configs.set_work_dir(cfg, args.work_dir, args.config)
@@ -53,7 +54,7 @@ def main() -> None:
         cfg.resume, cfg.load_from = True, checkpoint
     configs.check_data(cfg, 'train_dataloader', 'val_dataloader')
     configs.check_start_weights(cfg)
-    configs.start_processes(cfg, args.launcher)
+    start_processes(cfg, args.launcher)
     Runner.from_cfg(cfg).train()
 
 

@@ -28,12 +28,13 @@ def main() -> None:
 
     import torch
 
-    from projects.openimages.mm.engine.checkpoints import read_checkpoint, trim
+    from projects.openimages.mm.engine.checkpoints import read_checkpoint
     from projects.openimages.mm.engine.config import build_model, load_config
+    from projects.openimages.mm.engine.start_weights import trim
 
     checkpoint = read_checkpoint(args.input)
     cfg = load_config(args.config, {'num_classes': args.num_classes})
-    start = trim(checkpoint, build_model(cfg).state_dict())
+    start = trim(checkpoint, build_model(cfg).state_dict(), args.input)
     with atomic_write(args.output, 'wb') as file:
         torch.save({'state_dict': start.state_dict, 'meta': {'scheme': start.scheme}}, file)
     print(f'{start.report()}\n{args.output}: {len(start.state_dict)} tensors, for a classifier '

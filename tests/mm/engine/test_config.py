@@ -4,6 +4,7 @@ import sys
 from argparse import Namespace
 
 import pytest
+import torch
 
 from projects.openimages.common.errors import UserError
 from projects.openimages.mm.engine.config import (
@@ -51,7 +52,7 @@ def test_the_classifier_has_an_output_more_than_there_are_classes():
     {'train_dataloader.batch_size': 1}, {'optim_wrapper.accumulative_counts': 8},
     {'param_scheduler.1.milestones': [1, 2]}, {'randomness.seed': 3},
     {'train_dataloader.dataset.pipeline.2.scale': (64, 48)}, {'load_from': None},
-    {'activation_checkpointing': ['backbone']}])
+    {'model.backbone.with_cp': True}])
 def test_options_of_the_documentation_are_taken(options):
     cfg = load_config(MAIN, options)
     [(key, value)] = options.items()
@@ -64,6 +65,7 @@ def test_options_of_the_documentation_are_taken(options):
 @pytest.mark.parametrize(('options', 'message'), [
     ({'train_dataloder.batch_size': 2}, 'train_dataloder.*train_dataloader'),
     ({'model.backbne.depth': 18}, 'backbne.*backbone'),
+    ({'activation_checkpointing': ['backbone']}, "no 'activation_checkpointing'"),
     ({'param_scheduler.7.end': 2}, "no '7' in param_scheduler"),
     ({'num_classes': 'many'}, 'num_classes=many'), ({'num_classes': 0}, 'num_classes=0')])
 def test_an_option_that_nothing_reads_is_an_error(options, message):
@@ -96,7 +98,7 @@ def test_missing_start_weights_are_said_with_the_ways_out():
 
 
 def test_nothing_is_fetched_when_start_weights_are_there(tmp_path):
-    (tmp_path / 'start.pth').touch()
+    torch.save({'state_dict': {'a': torch.zeros(1)}}, tmp_path / 'start.pth')
     cfg = load_config(MAIN, {'load_from': str(tmp_path / 'start.pth')})
     check_start_weights(cfg)
     assert cfg.model.backbone.init_cfg is None
@@ -141,7 +143,9 @@ def check_options():
 
 
 @pytest.mark.parametrize(('given', 'message'), [
-    ({'out': 'x.csv'}, r'\.pkl'), ({'max_size': '1MB'}, '--max-size needs --submission'),
+    ({'out': 'x.csv'}, r'\.pkl'),
+    ({'out': 'x.pkl', 'submission': 'x.csv', 'resume_submission': True}, 'one of them'),
+    ({'max_size': '1MB'}, '--max-size needs --submission'),
     ({'skip_bad': True}, '--skip-bad'), ({'submission': 'x.txt'}, r'\.csv')])
 def test_options_of_the_test_that_would_do_nothing_are_errors(check_options, given, message):
     nothing = {'out': None, 'submission': None, 'max_size': None, 'resume_submission': False,

@@ -23,7 +23,7 @@ from torch.utils.data import Dataset
 from projects.openimages.common.errors import run_command
 from projects.openimages.labels import LabelSpace
 from projects.openimages.masks import rle_from_crop, rle_to_mask
-from projects.openimages.mm.engine.config import start_processes
+from projects.openimages.mm.engine.processes import start_processes
 from projects.openimages.mm.evaluation.submission_dump import add_submission_dump
 
 MIDS = ('/m/0animal', '/m/0cat', '/m/0dog')

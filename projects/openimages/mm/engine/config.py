@@ -20,14 +20,16 @@ from mmengine.registry import init_default_scope
 
 from projects.openimages.common.errors import UserError
 from projects.openimages.data.index import PreparedIndex
+from projects.openimages.mm.engine.checkpoints import check_resumable, read_checkpoint
 
 SHARED_OPTIONS = ('data_root', 'num_classes')
 
-# What Runner.from_cfg reads and a config may leave out.
+# What Runner.from_cfg reads and a config may leave out. activation_checkpointing is not among them:
+# it freezes what it is applied to, unlike model.backbone.with_cp.
 RUNNER_OPTIONS = frozenset((
     'randomness', 'env_cfg', 'auto_scale_lr', 'custom_hooks', 'model_wrapper_cfg', 'work_dir',
-    'experiment_name', 'compile', 'activation_checkpointing', 'efficient_conv_bn_eval', 'sync_bn',
-    'find_unused_parameters', 'visualizer', 'tta_model', 'tta_pipeline', 'resume', 'load_from'))
+    'experiment_name', 'compile', 'efficient_conv_bn_eval', 'sync_bn', 'find_unused_parameters',
+    'visualizer', 'tta_model', 'tta_pipeline', 'resume', 'load_from'))
 
 
 def load_config(path: str | os.PathLike, options: Mapping[str, Any] | None = None) -> Config:
@@ -137,20 +139,31 @@ def _datasets(node: Mapping) -> list[Mapping]:
 
 
 def check_start_weights(cfg: Config) -> None:
-    """The weights that training starts from exist; those they would overwrite are not fetched."""
+    """The weights that training starts from are there; those they overwrite are not fetched.
+
+    Raises:
+        UserError: no such file, one without weights, or one that cannot be resumed from.
+    """
     init = cfg.model.backbone.get('init_cfg') or {}
     if cfg.get('load_from'):
-        if '://' not in cfg.load_from and not Path(cfg.load_from).is_file():
-            hint = ('' if cfg.get('resume') else
-                    '; make them with tools/trim_checkpoint.py (docs/training.md), or train '
-                    'without: --cfg-options load_from=None')
-            raise UserError(f'no such file (the start weights){hint}', path=cfg.load_from)
+        if '://' not in cfg.load_from:
+            _check_checkpoint(cfg.load_from, resume=cfg.get('resume', False))
         cfg.model.backbone.init_cfg = None
     elif (str(init.get('checkpoint', '')).startswith('torchvision://')
           and importlib.util.find_spec('torchvision') is None):
         raise UserError(f'{init["checkpoint"]} needs torchvision; install it, or name a file with '
                         '--cfg-options model.backbone.init_cfg.checkpoint=FILE, or train from '
                         'scratch with model.backbone.init_cfg=None')
+
+
+def _check_checkpoint(path: str, *, resume: bool) -> None:
+    if not resume and not Path(path).is_file():
+        raise UserError('no such file (the start weights); make them with tools/trim_checkpoint.py '
+                        '(docs/training.md), or train without: --cfg-options load_from=None',
+                        path=path)
+    checkpoint = read_checkpoint(path)
+    if resume:
+        check_resumable(checkpoint, path)
 
 
 def use_split(cfg: Config, split: str) -> None:
@@ -169,25 +182,30 @@ def use_split(cfg: Config, split: str) -> None:
         cfg.test_evaluator = {'type': 'Evaluator', 'metrics': []}
 
 
-def select_detections(cfg: Config, **selection: Any) -> None:
-    """Have the test's challenge metric leave out what a submission would leave out."""
+def score_as_submitted(cfg: Config, **selection: Any) -> None:
+    """Have the test's challenge metric leave out what a submission would leave out.
+
+    Args:
+        selection: arguments of ``OpenImagesChallengeMetric``.
+    """
     for evaluator in _challenge_metrics(cfg):
         evaluator.update(selection)
 
 
 def _challenge_metrics(cfg: Config) -> list[Mapping]:
-    evaluators = cfg.test_evaluator
-    evaluators = evaluators if isinstance(evaluators, (list, tuple)) else [evaluators]
-    return [item for item in evaluators if item.get('type') == 'OpenImagesChallengeMetric']
+    return [item for item in _evaluators(cfg) if item.get('type') == 'OpenImagesChallengeMetric']
 
 
-def add_dump(cfg: Config, path: str) -> None:
+def _evaluators(cfg: Config) -> list[Mapping]:
+    """The test's metrics, however the config gives them: one, several, or in an ``Evaluator``."""
+    found = cfg.test_evaluator
+    found = found.get('metrics', found) if isinstance(found, Mapping) else found
+    return list(found) if isinstance(found, (list, tuple)) else [found]
+
+
+def add_pickle(cfg: Config, path: str) -> None:
     """Have the test write its predictions to a pickle."""
-    evaluators = cfg.test_evaluator
-    if 'metrics' in evaluators:
-        evaluators = evaluators['metrics']
-    evaluators = evaluators if isinstance(evaluators, (list, tuple)) else [evaluators]
-    cfg.test_evaluator = [*evaluators, {'type': 'DumpPredictions', 'out_file_path': path}]
+    cfg.test_evaluator = [*_evaluators(cfg), {'type': 'DumpPredictions', 'out_file_path': path}]
 
 
 def use_tta(cfg: Config) -> None:
@@ -197,16 +215,3 @@ def use_tta(cfg: Config) -> None:
         raise UserError(f'--tta needs a config with {missing[0]}')
     cfg.test_dataloader.dataset.pipeline = cfg.tta_pipeline
     cfg.model = ConfigDict(**cfg.tta_model, module=cfg.model)
-
-
-def start_processes(cfg: Config, launcher: str) -> None:
-    """Join the process group where MMEngine cannot: several processes without a GPU."""
-    cfg.launcher = launcher
-    if launcher != 'pytorch' or torch.cuda.is_available():
-        return
-    if 'RANK' not in os.environ:
-        raise UserError('--launcher pytorch needs torchrun (tools/dist_train.sh) to start it')
-    torch.distributed.init_process_group('gloo')
-    cfg.model_wrapper_cfg = {
-        'type': 'MMDistributedDataParallel', 'device_ids': None, 'broadcast_buffers': False,
-        'find_unused_parameters': cfg.get('find_unused_parameters', False)}

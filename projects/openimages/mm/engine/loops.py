@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import logging
 
+import torch
 from mmdet.registry import LOOPS
 from mmengine.logging import print_log
 from mmengine.runner import IterBasedTrainLoop
+
+from projects.openimages.mm.engine.mmengine_internals import start_where_the_sampler_is
 
 
 @LOOPS.register_module()
@@ -17,7 +20,7 @@ class ResumableTrainLoop(IterBasedTrainLoop):
     drawn seed would go on in another order; and it can skip only through a plain batch sampler.
     """
 
-    def run(self):
+    def run(self) -> torch.nn.Module:
         """Train, after moving the samplers to the checkpoint's seed and iteration."""
         if self.iter:
             self._move_samplers()
@@ -30,10 +33,8 @@ class ResumableTrainLoop(IterBasedTrainLoop):
             sampler.seed = self.runner.seed
         if hasattr(batch_sampler, 'skip_batches'):
             batch_sampler.skip_batches(self.iter)
-            self.dataloader_iterator.skip_iter = self._already_skipped
+            start_where_the_sampler_is(self)
+            print_log(f'continue after {self.iter} batches', logger='current')
         elif not hasattr(sampler, 'skip'):
             print_log(f'{type(sampler).__name__} cannot skip; the first {self.iter} batches are '
                       'loaded and thrown away', logger='current', level=logging.WARNING)
-
-    def _already_skipped(self, num_iters: int) -> None:
-        print_log(f'continue after {num_iters} batches', logger='current')

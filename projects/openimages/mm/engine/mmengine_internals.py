@@ -1,0 +1,87 @@
+"""Where this project reaches into MMEngine, all in one place.
+
+Written for onedl-mmengine 0.10.12. Each function says what it relies on and why it is needed.
+``tests/mm/engine/test_mmengine_internals.py`` holds both against the installed package: it fails
+when a new version changes what is relied on, and when it no longer needs our help.
+
+Importing this module replaces MMEngine's loaders of checkpoints.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from mmengine.config import Config
+from mmengine.runner import CheckpointLoader, IterBasedTrainLoop, Runner
+from mmengine.runner import checkpoint as mmengine_checkpoint
+
+from projects.openimages.common.errors import UserError
+from projects.openimages.mm.engine.checkpoints import read_checkpoint, safe_loading, weights_of
+
+
+def load_from_local(filename: str, map_location: Any = None) -> dict[str, Any]:
+    """Stands in for MMEngine's loader of local files.
+
+    Why: that one unpickles whatever ``weights_only=True`` refuses, and ``Runner.resume`` runs the
+    text of the config that the checkpoint was trained with, as Python; so that text is left out.
+    Relies on: ``CheckpointLoader`` takes the loader of the prefix ``''`` for a path, and
+    ``Runner.resume`` does without the text.
+    """
+    checkpoint = read_checkpoint(filename, map_location)
+    meta = checkpoint.get('meta')
+    if isinstance(meta, dict):
+        meta.pop('config', None)
+    return checkpoint
+
+
+def load_url(url: str, model_dir: str | None = None, map_location: Any = None,
+             progress: bool = True) -> dict[str, Any]:
+    """Stands in for the function with which MMEngine's other loaders fetch a file and read it.
+
+    Why: that one unpickles what it has fetched. Relies on: the loaders for ``https://``,
+    ``torchvision://`` and ``open-mmlab://`` call ``load_url`` by its name in their module.
+    """
+    try:
+        with safe_loading(url):
+            checkpoint = torch.hub.load_state_dict_from_url(url, model_dir, map_location, progress,
+                                                            weights_only=True)
+    except OSError as error:
+        raise UserError(f'cannot be fetched ({error})', path=url) from None
+    weights_of(checkpoint, url)
+    return checkpoint
+
+
+CheckpointLoader.register_scheme('', load_from_local, force=True)
+mmengine_checkpoint.load_url = load_url
+
+
+def start_where_the_sampler_is(loop: IterBasedTrainLoop) -> None:
+    """Keep a resumed loop from skipping batches: its batch sampler has skipped them already.
+
+    Why: the loop skips by loading every batch, unless the batch sampler is PyTorch's own; its
+    option ``fast_forward_on_resume`` would do, but warns that the order is lost, which is not so
+    here. Relies on: ``run`` calls ``dataloader_iterator.skip_iter`` before it takes a batch.
+    """
+    loop.dataloader_iterator.skip_iter = lambda num_iters: None
+
+
+def leave_out_metrics(runner: Runner) -> None:
+    """Test without computing a metric, decided when the runner has been built.
+
+    Why: only then is known whether an interrupted submission left images to test. Relies on: the
+    evaluator asks every metric of its list ``metrics``, and is content with none.
+    """
+    runner.test_loop.evaluator.metrics.clear()
+
+
+def join_without_gpu(cfg: Config) -> None:
+    """Join the processes that ``torchrun`` started on CPUs.
+
+    Why: MMEngine sets a CUDA device before it joins them, and wraps the model for one. Relies on:
+    it joins no group where there is one, and takes ``model_wrapper_cfg`` as it is.
+    """
+    torch.distributed.init_process_group('gloo')
+    cfg.model_wrapper_cfg = {
+        'type': 'MMDistributedDataParallel', 'device_ids': None, 'broadcast_buffers': False,
+        'find_unused_parameters': cfg.get('find_unused_parameters', False)}
