@@ -14,7 +14,7 @@ import binascii
 import zlib
 from collections.abc import Sequence
 from itertools import pairwise
-from typing import TypedDict
+from typing import Any, TypedDict
 
 import numpy as np
 from pycocotools import mask as coco_mask
@@ -298,6 +298,17 @@ def rle_from_mask(mask: np.ndarray) -> Rle:
     """(H, W) bool or 0/1 to an Rle."""
     height, width = mask.shape
     return rle_from_crop(mask, 0, 0, height, width)
+
+
+def to_rles(masks: Any) -> list[Rle]:
+    """A model's masks as Rles.
+
+    Args:
+        masks: (N, H, W) bool or 0/1, a numpy array or a torch tensor on any device; or N Rles.
+    """
+    if hasattr(masks, 'cpu'):  # a tensor, without importing torch
+        masks = masks.cpu().numpy()
+    return [rle_from_mask(mask) for mask in masks] if isinstance(masks, np.ndarray) else list(masks)
 
 
 def rle_to_mask(rle: Rle) -> np.ndarray:

@@ -9,10 +9,11 @@ from projects.openimages.mm.datasets import (  # noqa: F401
     samplers,
     transforms,
 )
-from projects.openimages.mm.engine import checkpoints, loops  # noqa: F401
+from projects.openimages.mm.engine import loops, mmengine_internals  # noqa: F401
 from projects.openimages.mm.evaluation import (  # noqa: F401
     challenge_metric,
-    outputs,
+    dump_det_results,
     submission_dump,
+    visualization_hook,
 )
 from projects.openimages.mm.models import assigners, mask_head, tta  # noqa: F401

@@ -7,7 +7,9 @@ import sys
 import time
 
 import numpy as np
+import psutil
 import pytest
+import torch
 from mmengine.config import Config
 
 from projects.openimages.common.errors import UserError
@@ -127,6 +129,33 @@ def test_two_processes_write_each_image_once_in_list_order(tmp_path):
     assert (tmp_path / 'a.csv').read_bytes() == reference(tmp_path)
 
 
+def test_killed_processes_leave_nobody_behind_and_their_run_continues(tmp_path):
+    out = tmp_path / 'a.csv'
+    environment = {**os.environ, 'OMP_NUM_THREADS': '1'}
+    for victim in ('launcher', 'rank 0'):
+        launcher = psutil.Popen(
+            command(out, '--resume', '--delay', '0.2', processes=2), cwd=REPOSITORY,
+            env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        before = finished(out)
+        while finished(out) < before + 4:
+            assert launcher.poll() is None
+            time.sleep(0.02)
+        ranks = launcher.children()
+        assert len(ranks) == 2
+        (launcher if victim == 'launcher' else rank_zero(ranks)).kill()
+        gone, alive = psutil.wait_procs([launcher, *ranks], timeout=20)
+        assert not alive and len(gone) == 3 and launcher.returncode != 0
+        assert not out.exists() and finished(out) < 31
+    result = run_tool(*command(out, '--resume', processes=2)[1:], env=environment)
+    assert result.returncode == 0, result.stderr[-2000:]
+    assert 'images were finished before' in result.stderr + result.stdout
+    assert out.read_bytes() == reference(tmp_path)
+
+
+def rank_zero(processes):
+    return next(process for process in processes if process.environ()['RANK'] == '0')
+
+
 def test_killed_run_continues_to_the_same_bytes(tmp_path):
     out = tmp_path / 'a.csv'
     moments = random.Random(5)
@@ -164,6 +193,19 @@ def test_kill_between_the_last_row_and_the_final_name_loses_nothing(tmp_path):
     assert FinishedImages(parts_folder(out), NUM_IMAGES).done.all()
     dump(tmp_path, resume=True)
     assert out.read_bytes() == (tmp_path / 'whole.csv').read_bytes()
+
+
+def test_another_number_of_threads_is_not_mixed_in(tmp_path):
+    dump(tmp_path)
+    keep_parts(tmp_path, tmp_path / 'a.csv')
+    threads = torch.get_num_threads()
+    torch.set_num_threads(threads + 1)
+    try:
+        with pytest.raises(UserError, match=f'num_threads = {threads}, now it is {threads + 1}'):
+            dump(tmp_path, resume=True)
+    finally:
+        torch.set_num_threads(threads)
+    dump(tmp_path, resume=True)
 
 
 def keep_parts(tmp_path, out):

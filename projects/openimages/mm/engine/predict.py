@@ -9,44 +9,31 @@ from __future__ import annotations
 import glob
 import json
 import os
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from mmcv.transforms import Compose
-from mmdet.registry import MODELS
-from mmdet.utils import register_all_modules
 from mmengine.config import Config
 from mmengine.dataset import pseudo_collate
 from PIL import Image, ImageOps
+from torch import Tensor
 
 from projects.openimages.common.errors import UserError
 from projects.openimages.common.files import atomic_write
 from projects.openimages.common.progress import progress
-from projects.openimages.masks import Rle
-from projects.openimages.mm.engine.checkpoints import read_checkpoint
-from projects.openimages.mm.evaluation.submission_dump import to_rles
+from projects.openimages.mm.engine.checkpoints import (
+    check_class_count,
+    read_checkpoint,
+    weights_of,
+)
+from projects.openimages.mm.engine.config import build_model
+from projects.openimages.mm.evaluation.predictions import to_instances
+from projects.openimages.submissions.formats import score_text
 from projects.openimages.visualization.drawing import Instances, draw_instances
 
 _SUFFIXES = ('.jpg', '.jpeg', '.png', '.bmp', '.webp', '.tif', '.tiff')
-
-
-@dataclass(frozen=True)
-class Detections:
-    """What was found in an image.
-
-    Attributes:
-        labels: (N,) int; scores: (N,) float32; boxes: (N, 4) float32 x1, y1, x2, y2 in pixels.
-        masks: N RLE dicts at the image's size; None for a detector of boxes only.
-    """
-
-    labels: np.ndarray
-    scores: np.ndarray
-    boxes: np.ndarray
-    masks: list[Rle] | None
 
 
 def find_images(sources: Iterable[str]) -> list[Path]:
@@ -80,21 +67,18 @@ class Predictor:
     """
 
     def __init__(self, cfg: Config, checkpoint: str | os.PathLike, device: str = 'cpu') -> None:
-        register_all_modules(init_default_scope=True)
         stored = read_checkpoint(checkpoint)
-        if 'state_dict' not in stored:
-            raise UserError('not a checkpoint of a training run (no state_dict)', path=checkpoint)
         self.names, self.mids = _classes(stored, checkpoint)
-        check_class_count(cfg, stored, checkpoint)
+        check_class_count(cfg, weights_of(stored), checkpoint)
         _never_download(cfg)
-        self._model = MODELS.build(cfg.model)
-        _load(getattr(self._model, 'module', self._model), stored['state_dict'], checkpoint)
-        self._model = self._model.to(device).eval()
+        model = build_model(cfg)
+        _load(getattr(model, 'module', model), weights_of(stored), checkpoint)
+        self._model = model.to(device).eval()
         self._pipeline = Compose([_load_or_blank(transform) for transform in
                                   cfg.test_dataloader.dataset.pipeline])
 
-    def __call__(self, path: Path) -> Detections:
-        """The detections of one image; a UserError if it cannot be read."""
+    def __call__(self, path: Path) -> Instances:
+        """What is found in one image, labels as in ``names``; a UserError if it cannot be read."""
         item = self._pipeline({'img_path': str(path), 'image_id': path.stem, 'img_id': 0,
                                'height': 1, 'width': 1})
         sample = item['data_samples']
@@ -103,10 +87,7 @@ class Predictor:
             raise UserError(reason, path=path)
         with torch.no_grad():
             [result] = self._model.test_step(pseudo_collate([item]))
-        found = result.pred_instances.cpu()
-        masks = to_rles(found.masks) if 'masks' in found else None
-        return Detections(found.labels.numpy(), found.scores.float().numpy(),
-                          found.bboxes.float().numpy(), masks)
+        return to_instances(result.pred_instances)
 
 
 def _classes(stored: dict[str, Any], path: str | os.PathLike) -> tuple[tuple, tuple]:
@@ -117,21 +98,7 @@ def _classes(stored: dict[str, Any], path: str | os.PathLike) -> tuple[tuple, tu
     return tuple(meta['classes']), tuple(meta.get('mids', ()))
 
 
-def check_class_count(cfg: Config, stored: dict[str, Any], path: str | os.PathLike) -> None:
-    """A UserError if a checkpoint that was read has other classes than the config.
-
-    MMEngine would leave the classifier as it was initialised and go on.
-    """
-    head = (cfg.model.get('module') or cfg.model).get('roi_head', {}).get('bbox_head', {})
-    weight = stored.get('state_dict', stored).get('roi_head.bbox_head.fc_cls.weight')
-    if weight is None or 'num_classes' not in head or len(weight) == head['num_classes'] + 1:
-        return
-    raise UserError(f'trained for {len(weight) - 1} classes, the config is for '
-                    f'{head["num_classes"]}: set --cfg-options num_classes={len(weight) - 1}',
-                    path=path)
-
-
-def _load(model: torch.nn.Module, state: dict[str, torch.Tensor], path: str | os.PathLike) -> None:
+def _load(model: torch.nn.Module, state: Mapping[str, Tensor], path: str | os.PathLike) -> None:
     """Load weights that must all be there and fit; what else the checkpoint has is left out."""
     for name, tensor in model.state_dict().items():
         if name not in state or state[name].shape != tensor.shape:
@@ -175,7 +142,7 @@ def predict(predictor: Predictor, images: Sequence[Path], out: Path, *, score_th
         file.write('[')
         for number, path in enumerate(progress(images, desc='predict', unit='img')):
             try:
-                found = _above(predictor(path), score_thr)
+                found = predictor(path).at_least(score_thr)
             except UserError as error:
                 if not skip_bad:
                     raise UserError(f'{error}; --skip-bad leaves such images out') from None
@@ -185,12 +152,6 @@ def predict(predictor: Predictor, images: Sequence[Path], out: Path, *, score_th
                 entry = _draw_and_describe(predictor, path, found, overlays[path], max_side)
             file.write(f'{"," if number else ""}\n{json.dumps(entry, ensure_ascii=False)}')
         file.write('\n]\n')
-
-
-def _above(found: Detections, score_thr: float) -> Detections:
-    rows = np.flatnonzero(found.scores >= score_thr)
-    return Detections(found.labels[rows], found.scores[rows], found.boxes[rows],
-                      None if found.masks is None else [found.masks[row] for row in rows])
 
 
 def _overlay_names(images: Sequence[Path], out: Path) -> dict[Path, Path]:
@@ -207,25 +168,24 @@ def _overlay_names(images: Sequence[Path], out: Path) -> dict[Path, Path]:
     return names
 
 
-def _draw_and_describe(predictor: Predictor, path: Path, found: Detections, overlay: Path,
+def _draw_and_describe(predictor: Predictor, path: Path, found: Instances, overlay: Path,
                        max_side: int) -> dict[str, Any]:
     with Image.open(path) as image:
         upright = ImageOps.exif_transpose(image).convert('RGB')  # as OpenCV reads it
     width, height = upright.size
-    picture = draw_instances(upright, Instances(found.labels, found.boxes, found.masks,
-                                                found.scores), predictor.names, max_side=max_side)
+    picture = draw_instances(upright, found, predictor.names, max_side=max_side)
     with atomic_write(overlay, 'wb') as file:
         picture.save(file, 'JPEG', quality=90)
     return {'file': str(path), 'width': width, 'height': height, 'overlay': overlay.name,
             'detections': [_describe(predictor, found, n) for n in range(len(found.labels))]}
 
 
-def _describe(predictor: Predictor, found: Detections, n: int) -> dict[str, Any]:
+def _describe(predictor: Predictor, found: Instances, n: int) -> dict[str, Any]:
     label = int(found.labels[n])
     entry: dict[str, Any] = {'class': predictor.names[label]}
     if predictor.mids:
         entry['mid'] = predictor.mids[label]
-    entry['score'] = float(str(found.scores[n]))
+    entry['score'] = float(score_text(found.scores[n]))
     x1, y1, x2, y2 = (round(float(side), 2) for side in found.boxes[n])
     entry['box'] = [x1, y1, x2, y2]
     if found.masks is not None:

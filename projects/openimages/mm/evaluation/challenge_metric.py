@@ -29,8 +29,7 @@ from projects.openimages.metric import (
     match_image,
     score,
 )
-from projects.openimages.mm.evaluation.submission_dump import to_rles
-from projects.openimages.submissions.selection import select_detections
+from projects.openimages.mm.evaluation.predictions import classes_of_labels, select_predictions
 
 _NO_DETECTIONS = Detections(np.zeros(0, np.int64), np.zeros(0), [])
 COCO_THRESHOLDS = tuple(np.linspace(0.5, 0.95, 10).round(2).tolist())
@@ -91,9 +90,8 @@ class OpenImagesChallengeMetric(BaseMetric):
             self.train_images = train_image_counts(PreparedIndex.open(train_index))
         self.groups = class_groups(self.label_space, self.train_images, frequency_bounds)
         self.thresholds = COCO_THRESHOLDS if coco_thresholds else (OFFICIAL_THRESHOLD,)
-        self.expand_hierarchy = expand_hierarchy
-        self.score_thr = score_thr
-        self.max_per_img = max_per_img
+        self.selection = {'score_thr': score_thr, 'max_per_img': max_per_img,
+                          'expand_hierarchy': expand_hierarchy}
         self.table = table
         self.sort_by = sort_by
         self.table_rows = table_rows
@@ -112,22 +110,12 @@ class OpenImagesChallengeMetric(BaseMetric):
                 row, [part.select(part.outcome != DROPPED) for part in matches],
                 count_positives(truth, self.truth.num_classes)))
 
-    def _detections(self, instances: Mapping) -> Detections:
-        masks = to_rles(instances['masks'])
-        class_ids = self._class_of_label[np.asarray(instances['labels'].cpu(), np.int64)]
-        scores = instances['scores'].float().cpu().numpy()  # mixed precision may give half
-        chosen = select_detections(
-            class_ids, scores, [mask['counts'] for mask in masks], score_thr=self.score_thr,
-            max_per_img=self.max_per_img,
-            label_space=self.label_space if self.expand_hierarchy else None)
+    def _detections(self, predictions: Mapping) -> Detections:
+        class_of_label = classes_of_labels(self.label_space, self.dataset_meta)
+        chosen, masks = select_predictions(predictions, class_of_label, self.label_space,
+                                           **self.selection)
         return Detections(chosen.class_ids, chosen.scores.astype(np.float64),
                           [masks[row] for row in chosen.rows.tolist()])
-
-    @property
-    def _class_of_label(self) -> np.ndarray:
-        """(L,) class id of the model's labels; the dataset may have chosen some of the classes."""
-        mids = (self.dataset_meta or {}).get('mids', self.label_space.mids)
-        return np.array([self.label_space.class_id(mid) for mid in mids], np.int64)
 
     def compute_metrics(self, results: list[_ImageResult]) -> dict[str, float]:
         """The scores of all images together; images that stand more than once count once."""

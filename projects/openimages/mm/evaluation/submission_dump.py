@@ -28,7 +28,10 @@ from mmengine.structures import InstanceData
 from torch.utils.data import Sampler
 
 from projects.openimages.common.errors import UserError
-from projects.openimages.masks import Rle, encode_text, rle_from_mask
+from projects.openimages.masks import encode_text, rle_from_mask
+from projects.openimages.mm.engine.config import score_as_submitted
+from projects.openimages.mm.engine.mmengine_internals import leave_out_metrics
+from projects.openimages.mm.evaluation.predictions import classes_of_labels, select_predictions
 from projects.openimages.submissions.dump.finish import finish_submission, parse_size
 from projects.openimages.submissions.dump.parts import (
     FinishedImages,
@@ -42,7 +45,6 @@ from projects.openimages.submissions.formats import (
     ImageDetections,
     score_text,
 )
-from projects.openimages.submissions.selection import select_detections
 
 
 def add_submission_dump(cfg: Config, out: str | os.PathLike, submission_format: str = 'kaggle', *,
@@ -80,10 +82,7 @@ def add_submission_dump(cfg: Config, out: str | os.PathLike, submission_format: 
         max_size=max_size, resume=resume, skip_bad=skip_bad, **selection)]
     cfg.test_dataloader.sampler = ConfigDict(type='UnfinishedSampler')
     _name_unreadable_images(cfg)
-    evaluators = cfg.test_evaluator
-    for evaluator in evaluators if isinstance(evaluators, list | tuple) else [evaluators]:
-        if evaluator and evaluator['type'] == 'OpenImagesChallengeMetric':
-            evaluator.update(selection)
+    score_as_submitted(cfg, **selection)
 
 
 def _name_unreadable_images(cfg: Config) -> None:
@@ -139,25 +138,28 @@ class SubmissionDumpHook(Hook):
                  resume: bool, skip_bad: bool) -> None:
         self.out = Path(out)
         self.submission_format = submission_format
-        self.selection = {'score_thr': score_thr, 'max_per_img': max_per_img}
-        self.expand_hierarchy = expand_hierarchy
+        self.selection = {'score_thr': score_thr, 'max_per_img': max_per_img,
+                          'expand_hierarchy': expand_hierarchy}
         self.max_size = max_size
         self.resume = resume
         self.skip_bad = skip_bad
 
     def before_test(self, runner) -> None:
-        """Open this process's part file and find out what is left to do."""
+        """Open this process's part file and find out what is left to do.
+
+        Rank 0 holds the lock of the parts until the submission is there.
+        """
         loader = runner.test_loop.dataloader
         rank, world_size = get_dist_info()
-        mids = loader.dataset.metainfo['mids']
         self._label_space = loader.dataset.label_space
-        self._class_of_label = np.array([self._label_space.class_id(mid) for mid in mids])
+        self._class_of_label = classes_of_labels(self._label_space, loader.dataset.metainfo)
         folder = parts_folder(self.out)
         settings = {'images': len(loader.dataset), 'processes': world_size,
                     'batch size': loader.batch_size, 'model': _model_identity(runner),
-                    'expand_hierarchy': self.expand_hierarchy, **self.selection}
+                    'num_threads': torch.get_num_threads(),  # they change sums in the last bit
+                    **self.selection}
         if rank == 0:
-            begin_parts(folder, settings, resume=self.resume)
+            self._lock = begin_parts(folder, settings, resume=self.resume)
             done = FinishedImages(folder, len(loader.dataset)).done
         barrier()
         if rank != 0:
@@ -167,7 +169,7 @@ class SubmissionDumpHook(Hook):
             runner.logger.info(f'{self.out}: {done.sum()} of {len(done)} images were finished '
                                'before; their scores are not known here, so the metric is left '
                                'out: tools/evaluate.py scores the CSV')
-            runner.test_loop.evaluator.metrics.clear()
+            leave_out_metrics(runner)
         loader.sampler.skip_finished(done, loader.batch_size)
         self._indices = iter(list(loader.sampler))
         self._writer = PartWriter(folder, rank, settings)
@@ -191,10 +193,11 @@ class SubmissionDumpHook(Hook):
         self._writer.close()
         barrier()
         if get_dist_info()[0] == 0:
-            parts = FinishedImages(parts_folder(self.out),
-                                   len(runner.test_loop.dataloader.dataset))
-            summary = finish_submission(parts, self.out, self.submission_format, self.max_size)
-            parts.remove()
+            finished = FinishedImages(parts_folder(self.out),
+                                      len(runner.test_loop.dataloader.dataset))
+            summary = finish_submission(finished, self.out, self.submission_format, self.max_size)
+            finished.remove()
+            self._lock.close()
             runner.logger.info(f'{self.out}: {summary}')
         barrier()
 
@@ -205,14 +208,10 @@ class SubmissionDumpHook(Hook):
             detections = self._detections(sample.pred_instances, height * width)
         return ImageDetections(sample.image_id, width, height, detections)
 
-    def _detections(self, instances: InstanceData, pixels: int) -> list[Detection]:
-        masks = to_rles(instances.masks)
+    def _detections(self, predictions: InstanceData, pixels: int) -> list[Detection]:
+        chosen, masks = select_predictions(predictions, self._class_of_label, self._label_space,
+                                           **self.selection)
         counts = [mask['counts'] for mask in masks]
-        class_ids = self._class_of_label[instances.labels.cpu().numpy()]
-        # float() first: under mixed precision scores may be half
-        chosen = select_detections(
-            class_ids, instances.scores.float().cpu().numpy(), counts, **self.selection,
-            label_space=self._label_space if self.expand_hierarchy else None)
         empty = _empty_counts(pixels)
         texts = {row: encode_text(counts[row]) for row in set(chosen.rows.tolist())
                  if counts[row] != empty}  # the evaluator drops a detection with an empty mask
@@ -221,22 +220,13 @@ class SubmissionDumpHook(Hook):
                                                 chosen.scores, strict=True) if row in texts]
 
 
-def to_rles(masks: torch.Tensor | np.ndarray | Sequence[Rle]) -> list[Rle]:
-    """A model's masks as RLE: (N, H, W) of pixels, or RLE already."""
-    if isinstance(masks, torch.Tensor):
-        masks = masks.cpu().numpy()
-    if isinstance(masks, np.ndarray):
-        return [rle_from_mask(mask) for mask in masks]
-    return list(masks)
-
-
 def _empty_counts(pixels: int) -> bytes:
     return rle_from_mask(np.zeros((pixels, 1), bool))['counts']
 
 
 def _model_identity(runner) -> str:
     """The checkpoint's name, size and time: rows of two models must not stand in one file."""
-    path = runner._load_from
+    path = runner.cfg.get('load_from')
     if path is None or not Path(path).is_file():
         return str(path)
     status = Path(path).stat()

@@ -1,6 +1,7 @@
-"""What a test leaves besides its score: pictures of predictions beside ground truth, and a pickle.
+"""Pictures of a test: each image's ground truth beside the model's predictions.
 
-MMDetection's own hook and dump need masks as pixels; these take run lengths as well.
+MMDetection's own hook takes the ground truth from the data samples and masks as pixels; here it
+comes from the index, and masks may be RLEs.
 """
 
 from __future__ import annotations
@@ -10,16 +11,15 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-from mmdet.evaluation import DumpDetResults
-from mmdet.registry import HOOKS, METRICS
+from mmdet.registry import HOOKS
 from mmengine.dist import barrier, is_main_process
 from mmengine.hooks import Hook
 from PIL import Image
 
 from projects.openimages.common.files import atomic_write
-from projects.openimages.mm.evaluation.submission_dump import to_rles
+from projects.openimages.mm.evaluation.predictions import classes_of_labels, to_instances
 from projects.openimages.visualization.contact_sheets import record_instances
-from projects.openimages.visualization.drawing import Instances, draw_comparison
+from projects.openimages.visualization.drawing import draw_comparison
 
 SHEET_NAME = 'contact_sheet.jpg'
 
@@ -49,15 +49,16 @@ class ComparisonPicturesHook(Hook):
         """Find the ground truth."""
         dataset = runner.test_loop.dataloader.dataset
         self._index = dataset.index
-        self._class_ids = np.array([dataset.label_space.class_id(mid)
-                                    for mid in dataset.metainfo['mids']])
+        self._class_of_label = classes_of_labels(dataset.label_space, dataset.metainfo)
         if self.folder:
             self.folder.mkdir(parents=True, exist_ok=True)
 
     def after_test_iter(self, runner, batch_idx: int, data_batch: dict | None = None,
                         outputs: Sequence | None = None) -> None:
-        """Draw one batch."""
+        """Draw one batch; an image that cannot be read has no picture."""
         for sample in outputs or ():
+            if sample.metainfo.get('unreadable'):
+                continue
             picture = self._draw(sample)
             if self.folder:
                 with atomic_write(self.folder / f'{sample.image_id}.jpg', 'wb') as file:
@@ -82,10 +83,7 @@ class ComparisonPicturesHook(Hook):
         truth = None
         if self._index.num_instances:
             truth = record_instances(self._index.image(self._index.find(sample.image_id)))
-        predicted = sample.pred_instances.cpu()
-        predictions = Instances(
-            self._class_ids[predicted.labels.numpy()], predicted.bboxes.numpy(),
-            to_rles(predicted.masks), scores=predicted.scores.float().numpy())
+        predictions = to_instances(sample.pred_instances, self._class_of_label)
         with Image.open(sample.img_path) as image:
             return draw_comparison(image, truth, predictions, self._index.label_space.names,
                                    score_thr=self.score_thr, title=sample.image_id)
@@ -106,17 +104,3 @@ def montage(paths: Sequence[str | os.PathLike], columns: int = 2, gap: int = 12)
             x += picture.width + gap
         y += max(picture.height for picture in row) + gap
     return sheet
-
-
-@METRICS.register_module()
-class DumpPredictions(DumpDetResults):
-    """``DumpDetResults`` (``tools/test.py --out``) for masks that are run lengths already."""
-
-    def process(self, data_batch: dict, data_samples: Sequence[dict]) -> None:
-        """Keep one batch's predictions on the CPU."""
-        for sample in data_samples:
-            sample = {**sample, 'pred_instances': dict(sample['pred_instances'])}
-            masks = sample['pred_instances'].pop('masks', None)
-            super().process(data_batch, [sample])
-            if masks is not None:
-                self.results[-1]['pred_instances']['masks'] = to_rles(masks)

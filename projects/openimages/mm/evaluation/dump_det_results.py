@@ -1,0 +1,24 @@
+"""The predictions of a test as a pickle (``tools/test.py --out``), also where masks are RLEs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from mmdet.evaluation import DumpDetResults
+from mmdet.registry import METRICS
+
+from projects.openimages.masks import to_rles
+
+
+@METRICS.register_module()
+class DumpPredictions(DumpDetResults):
+    """``DumpDetResults``, which takes masks as pixels only, for masks of either kind."""
+
+    def process(self, data_batch: dict, data_samples: Sequence[dict]) -> None:
+        """Keep one batch's predictions on the CPU."""
+        for sample in data_samples:
+            sample = {**sample, 'pred_instances': dict(sample['pred_instances'])}
+            masks = sample['pred_instances'].pop('masks', None)
+            super().process(data_batch, [sample])
+            if masks is not None:
+                self.results[-1]['pred_instances']['masks'] = to_rles(masks)
