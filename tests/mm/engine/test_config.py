@@ -104,6 +104,13 @@ def test_nothing_is_fetched_when_start_weights_are_there(tmp_path):
     assert cfg.model.backbone.init_cfg is None
 
 
+def test_weights_alone_are_not_resumed_from(tmp_path):
+    torch.save({'state_dict': {'a': torch.zeros(1)}}, tmp_path / 'start.pth')
+    cfg = load_config(MAIN, {'load_from': str(tmp_path / 'start.pth'), 'resume': True})
+    with pytest.raises(UserError, match=r'start\.pth: has no iter'):
+        check_start_weights(cfg)
+
+
 def test_imagenet_weights_need_torchvision(monkeypatch):
     from_imagenet = load_config(MAIN, {'load_from': None})
     from_scratch = load_config(MAIN, {'load_from': None, 'model.backbone.init_cfg': None})

@@ -195,6 +195,14 @@ def test_kill_between_the_last_row_and_the_final_name_loses_nothing(tmp_path):
     assert out.read_bytes() == (tmp_path / 'whole.csv').read_bytes()
 
 
+def test_metric_of_some_of_the_images_is_not_reported(tmp_path):
+    config = make_config(tmp_path / 'work', NUM_IMAGES)
+    assert run(config, tmp_path / 'a.csv') == {'images': NUM_IMAGES}
+    keep_parts(tmp_path, tmp_path / 'a.csv')
+    config = make_config(tmp_path / 'work', NUM_IMAGES)
+    assert run(config, tmp_path / 'a.csv', resume=True) == {}
+
+
 def test_another_number_of_threads_is_not_mixed_in(tmp_path):
     dump(tmp_path)
     keep_parts(tmp_path, tmp_path / 'a.csv')

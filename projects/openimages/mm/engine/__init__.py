@@ -1,1 +1,1 @@
-"""Checkpoints, configs, loops, and prediction outside a runner."""
+"""Checkpoints, configs, loops and processes, and prediction outside a runner."""
