@@ -1,0 +1,1 @@
+"""Masks as MMDetection's pipelines and heads carry them."""
