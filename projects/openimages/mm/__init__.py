@@ -6,6 +6,7 @@ Configs do so with ``custom_imports = dict(imports=['projects.openimages.mm'])``
 from projects.openimages.mm.datasets import (  # noqa: F401
     loading,
     openimages,
+    rle_transforms,
     samplers,
     transforms,
 )
