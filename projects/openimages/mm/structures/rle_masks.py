@@ -77,8 +77,9 @@ class RleMasks(BitmapMasks):
         masks._set(list(rles), height, width, flags)
         if boxes is not None:
             masks.has_mask = masks.has_mask & (masks.areas > 0)
-            touched = cls.from_boxes(boxes, height, width)
-            masks._source = masks._runs.where(masks.has_mask, touched._runs)
+            if not masks.has_mask.all():
+                touched = cls.from_boxes(boxes, height, width)
+                masks._source = masks._runs.where(masks.has_mask, touched._runs)
         return masks
 
     @classmethod
