@@ -304,8 +304,11 @@ def to_rles(masks: Any) -> list[Rle]:
     """A model's masks as Rles.
 
     Args:
-        masks: (N, H, W) bool or 0/1, a numpy array or a torch tensor on any device; or N Rles.
+        masks: (N, H, W) bool or 0/1, a numpy array or a torch tensor on any device; or N Rles; or
+            something that has them as ``rles``.
     """
+    if hasattr(masks, 'rles'):
+        return masks.rles
     if hasattr(masks, 'cpu'):  # a tensor, without importing torch
         masks = masks.cpu().numpy()
     return [rle_from_mask(mask) for mask in masks] if isinstance(masks, np.ndarray) else list(masks)

@@ -299,3 +299,28 @@ def test_polygon_option_that_would_do_nothing_is_an_error():
 def test_without_masks_nothing_is_loaded_for_them():
     item = LoadRleAnnotations(with_mask=False, with_bbox=True).transform(image_item())
     assert 'gt_masks' not in item and len(item['gt_bboxes']) == 5
+
+
+PACK = {'type': 'PackInstances'}
+
+
+def test_packed_items_know_group_of_after_any_transform():
+    item = run(AUGMENTATIONS['crop and new boxes'], loaded(True))
+    item['gt_bboxes'], item['gt_bboxes_labels'], item['gt_masks'], item['gt_ignore_flags'] = (
+        item[key][::-1] if isinstance(item[key], np.ndarray) else item[key][[4, 3, 2, 1, 0]]
+        for key in ('gt_bboxes', 'gt_bboxes_labels', 'gt_masks', 'gt_ignore_flags'))
+    sample = run(PACK, item)['data_samples']
+    assert sample.ignored_instances.labels.tolist() == [4, 3]
+    assert sample.ignored_instances.group_of.tolist() == [False, True]
+    assert len(sample.gt_instances) == 3
+    fewer = {key: item[key][:1] for key in ('gt_bboxes', 'gt_bboxes_labels', 'gt_masks',
+                                            'gt_ignore_flags')}
+    sample = run(PACK, {**item, **fewer})['data_samples']
+    assert sample.ignored_instances.group_of.tolist() == [False]
+
+
+@pytest.mark.parametrize('ours', [False, True])
+def test_masks_left_behind_by_a_transform_for_boxes_are_an_error(ours):
+    item = run({'type': 'MixUp', 'img_scale': (160, 160)}, loaded(ours, 3), [loaded(ours, 4)])
+    with pytest.raises(ValueError, match=r'3\.jpg: 5 masks for \d+ boxes'):
+        run(PACK, item)

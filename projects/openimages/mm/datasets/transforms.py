@@ -9,6 +9,8 @@ import torch
 from mmdet.datasets.transforms import PackDetInputs
 from mmdet.registry import TRANSFORMS
 
+from projects.openimages.mm.structures.rle_masks import RleMasks
+
 META_KEYS = ('img_id', 'image_id', 'img_path', 'ori_shape', 'img_shape', 'scale_factor', 'flip',
              'flip_direction', 'verified_labels', 'unreadable')
 
@@ -17,8 +19,8 @@ META_KEYS = ('img_id', 'image_id', 'img_path', 'ori_shape', 'img_shape', 'scale_
 class PackInstances(PackDetInputs):
     """``PackDetInputs`` whose data samples carry ``image_id`` and ``verified_labels``.
 
-    ``ignored_instances`` also get ``group_of`` (I,) bool, as long as no transform has removed
-    instances: MMDetection's transforms do not know the flag and cannot keep it in step.
+    ``ignored_instances`` also get ``group_of`` (I,) bool: from ``RleMasks``, or as long as no
+    transform has removed instances, for MMDetection's transforms do not know the flag.
 
     Args:
         meta_keys: what goes into the data sample's metainfo, where present.
@@ -28,11 +30,21 @@ class PackInstances(PackDetInputs):
         super().__init__(meta_keys=meta_keys)
 
     def transform(self, results: dict) -> dict:
-        """Pack one item."""
+        """Pack one item.
+
+        Raises:
+            ValueError: a transform has changed the boxes and not the masks.
+        """
+        masks, flags = results.get('gt_masks'), results.get('gt_ignore_flags')
+        if masks is not None and len(masks) != len(results['gt_bboxes']):
+            raise ValueError(f'{results.get("img_path")}: {len(masks)} masks for '
+                             f'{len(results["gt_bboxes"])} boxes: one of the transforms is for '
+                             'boxes only, see docs/masks.md')
         packed = super().transform(results)
-        flags = results.get('gt_ignore_flags')
-        if flags is not None and len(flags) == len(results['instances']):
+        ignored = packed['data_samples'].ignored_instances
+        if flags is not None and isinstance(masks, RleMasks):
+            ignored.group_of = torch.from_numpy(ignored.masks.group_of)
+        elif flags is not None and len(flags) == len(results['instances']):
             group_of = np.array([item['group_of'] for item in results['instances']], bool)
-            ignored = packed['data_samples'].ignored_instances
             ignored.group_of = torch.from_numpy(group_of[np.asarray(flags, bool)])
         return packed
