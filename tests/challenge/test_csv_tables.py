@@ -95,6 +95,7 @@ def test_class_ids_are_those_of_the_file_less_one(tmp_path):
 
 def test_enormous_id_takes_no_enormous_memory(tmp_path):
     files = write(tmp_path, found('ab'), classes=label_map(2_000_000_000, 1, 2))
+    assert LabelMap.read(files.input_class_labelmap).num_classes == 3
     result = evaluate_files(files)
     assert result.positives.tolist() == [2, 0, 0]
     lines = Path(files.output_metrics).read_text().splitlines()

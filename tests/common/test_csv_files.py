@@ -148,6 +148,18 @@ def test_last_row_without_a_line_end_is_bad_where_it_may_not_be(tmp_path, end, i
     assert read(tmp_path / 'a.csv', data)[2] == {}
 
 
+def test_last_row_with_a_line_end_is_good_in_a_file_with_other_faults(tmp_path):
+    records, lines, bad = read(tmp_path / 'a.csv', b'a,b,c\n\nx\ny,1,2\n', needs_line_end=True)
+    assert (records, lines, list(bad)) == ([('y', '1', '2')], [4], [3])
+
+
+def test_blanks_around_a_number_are_no_part_of_it(tmp_path):
+    for second_reading in (False, True):
+        records, _, bad = read(tmp_path / 'a.csv', b'a,b,c\nx, 1\t,\n', {'b': pa.float64()},
+                               second_reading)
+        assert records == [(1.0,)] and not bad
+
+
 def test_rows_cut_inside_a_field_before_the_last_are_bad_anyway(tmp_path):
     for needs_line_end in (False, True):
         assert list(read(tmp_path / 'a.csv', b'a,b,c\nx,1,2\ny,1',

@@ -182,6 +182,11 @@ def test_release_without_a_segmentable_list_keeps_all_its_classes(release):
     assert space.num_classes == 4 and space.ancestors(1) == (0, 3)
 
 
+def test_release_class_that_the_hierarchy_does_not_have_is_alone(release):
+    release[0].write_text(release[0].read_text() + '/m/0d,D\n')
+    assert read_release_classes(*release[:2]).ancestors(4) == ()
+
+
 def test_release_with_another_number_of_classes_is_refused(release):
     with pytest.raises(UserError, match=r'classes-segmentation\.txt: 3 classes, expected 350'):
         read_release_classes(*release, 350)

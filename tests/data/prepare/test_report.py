@@ -3,6 +3,7 @@
 import dataclasses
 import io
 import json
+import re
 import zipfile
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -12,6 +13,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from projects.openimages.common.errors import UserError
 from projects.openimages.data import problems
 from projects.openimages.data.prepare.run import PrepareOptions, prepare_split
 from projects.openimages.data.problems import BAD_KINDS, NOTE_KINDS
@@ -180,7 +182,7 @@ def test_split_without_a_flaw_has_no_problem(tmp_path):
 def test_finding_is_reported_with_its_place_and_nothing_else_is(tmp_path, kind):
     finding, split = FINDINGS[kind], Split()
     finding.change(split)
-    report, text = split.prepare(tmp_path)
+    report, text = split.prepare(tmp_path, skip_bad=kind in BAD_KINDS)
     assert set(report['problems']) == {kind, finding.with_it or kind}
     found = report['problems'][kind]
     assert found['meaning'] == {**BAD_KINDS, **NOTE_KINDS}[kind]
@@ -192,6 +194,14 @@ def test_finding_is_reported_with_its_place_and_nothing_else_is(tmp_path, kind):
     heading = text.splitlines().index(f'  {kind:<22}{1:>12,}  {found["meaning"]}')
     place = Path(finding.file).name + (f' row {finding.row}' if finding.row else '')
     assert text.splitlines()[heading + 1] == f'      {place}: {message}'
+
+
+@pytest.mark.parametrize('kind', BAD_KINDS)
+def test_bad_input_stops_the_work_unless_it_is_to_be_skipped(tmp_path, kind):
+    split = Split()
+    FINDINGS[kind].change(split)
+    with pytest.raises(UserError, match=re.escape(FINDINGS[kind].words)):
+        split.prepare(tmp_path, skip_bad=False)
 
 
 @pytest.mark.parametrize('change', [
