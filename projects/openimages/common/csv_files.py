@@ -329,7 +329,7 @@ def _convert(texts: pa.Table, types: Mapping[str, pa.DataType], empty: Sequence[
         if pa.types.is_floating(kind):
             column = pc.ascii_trim(column, ' \t')
             for n in _not_numbers(column):
-                faults.append((int(lines[n]), f'{name} {column[n].as_py()!r} is not a number'))
+                faults.append((int(lines[n]), f'{name} {column[n].as_py()[:60]!r} is not a number'))
                 good[n] = False
         columns[name] = column
     kept = pa.table(columns).filter(pa.array(good))

@@ -10,7 +10,7 @@ Everything here is by column: the full training split has 2.8M boxes, 2.1M masks
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -129,7 +129,7 @@ class _Rows:
         return self.where(~bad)
 
 
-def annotations_without_rows(image_ids: Sequence[str]) -> Annotations:
+def annotations_without_rows(image_ids: Iterable[str]) -> Annotations:
     """A split of which only the images are known."""
     image_ids = sorted(image_ids)
     offsets, ints = np.zeros(len(image_ids) + 1, np.int64), np.zeros(0, np.int64)
