@@ -31,6 +31,7 @@ from projects.openimages.masks import Rle, rles_from_edges
 # and sums' own roundings are a tenth of that. So both ways differ by less than 7e-6.
 _ROUNDING = 2e-5
 _OUTSIDE = 4.  # a coordinate at which every map is zero
+_NO_LENGTH = 1e-30  # pixels; from here on a coordinate divided by it stays finite
 _GROUP_PIXELS = 1 << 21  # of boxes pasted together: few large steps, at most some 50 MB
 
 
@@ -97,13 +98,13 @@ def _areas(boxes: Tensor, height: int, width: int, size: int) -> np.ndarray:
     """(N, 4) int64 x1, y1, x2, y2: the pixels among which the stock head looks for the mask.
 
     On a CPU it takes the box and a pixel around it. Elsewhere it takes the image, in which a map
-    of ``size`` cells a side reaches half a cell beyond the box, and without end along a side of
-    no length.
+    of ``size`` cells a side reaches half a cell beyond the box, and without end along a side so
+    short that dividing by it overflows.
     """
     lower, upper = boxes[:, :2], boxes[:, 2:]
     if boxes.device.type != 'cpu':
         reach = (upper - lower) * (0.5 / size)
-        reach = torch.where(reach == 0, float(max(height, width)), reach)
+        reach = torch.where(reach < _NO_LENGTH, float(max(height, width)), reach)
         lower, upper = lower - reach, upper + reach
     limit = boxes.new_tensor([width, height])
     lower = torch.minimum((lower.floor() - 1).clamp(min=0), limit)
