@@ -84,7 +84,7 @@ class Ways:
 
     def ours(self) -> list[dict]:
         return self.box_head._predict_by_feat_single(self.logits, self.boxes, self.labels,
-                                                     self.meta, TEST_CFG)
+                                                     self.meta, TEST_CFG).rles
 
     def interpolate(self) -> None:
         height, width = self.meta['ori_shape']

@@ -13,6 +13,7 @@ from projects.openimages.mm.datasets import (  # noqa: F401
 from projects.openimages.mm.engine import loops, mmengine_internals  # noqa: F401
 from projects.openimages.mm.evaluation import (  # noqa: F401
     challenge_metric,
+    coco_metric,
     dump_det_results,
     submission_dump,
     visualization_hook,

@@ -40,11 +40,11 @@ def both(logits, boxes, *size, class_agnostic=False, **options):
     first, second = boxes.clone(), boxes.clone()
     stock, ours = heads(class_agnostic)
     pixels = predict(stock, logits, first, *size, **options)
-    rles = predict(ours, logits, second, *size, **options)
+    masks = predict(ours, logits, second, *size, **options)
     encoded = [coco_mask.encode(np.asfortranarray(mask.numpy().astype(np.uint8)))
                for mask in pixels]
     assert torch.equal(first, second)  # rescaled in place by both
-    return encoded, rles
+    return encoded, masks.rles
 
 
 # Coordinates where something may go wrong: pixel edges and middles, image borders, thin boxes.
@@ -194,7 +194,8 @@ def test_image_without_detections_has_no_masks():
     meta = {'ori_shape': (HEIGHT, WIDTH), 'scale_factor': (1., 1.)}
     got = heads()[1].predict_by_feat((maps('noise', 0, 0), maps('noise', 0, 1)), [none, some],
                                      [meta, meta], ConfigDict(mask_thr_binary=0.5), rescale=True)
-    assert got[0].masks == [] and len(got[1].masks) == 1 and got[1].masks[0]['size'] == [37, 53]
+    assert [len(result.masks) for result in got] == [0, 1]
+    assert all(result.masks.masks.shape[1:] == (37, 53) for result in got)
 
 
 def test_head_is_reached_through_the_config_and_loads_stock_weights():

@@ -64,7 +64,7 @@ def test_one_plain_view_is_the_detector_itself(config, detector, images):
         assert len(one) == 12 and torch.equal(one.labels, other.labels)
         torch.testing.assert_close(one.scores, other.scores, rtol=1e-4, atol=1e-5)
         torch.testing.assert_close(one.bboxes, other.bboxes, rtol=0, atol=0.02)
-        assert np.diag(iou(one.masks, other.masks)).min() > 0.97
+        assert np.diag(iou(one.masks.rles, other.masks.rles)).min() > 0.97
 
 
 def test_mirrored_image_gives_mirrored_detections(config, detector, images):
@@ -96,7 +96,7 @@ def test_maps_of_flipped_views_are_turned_back(config, detector, images, monkeyp
     monkeypatch.setattr(head, '_mask_forward', left_half)
     data = views_of(config, images[:1], [(256, 192)], [False, True])
     instances = MaskAveragingTTA(detector).test_step(data)[0].pred_instances
-    tight = torch.from_numpy(bbox(instances.masks))
+    tight = torch.from_numpy(bbox(instances.masks.rles))
     assert ((tight[:, 0] - instances.bboxes[:, 0]).abs() < 2).all()
     half = (instances.bboxes[:, 2] - instances.bboxes[:, 0]) / 2
     assert ((tight[:, 2] - half).abs() < 2).all()
@@ -106,7 +106,7 @@ def test_image_without_detections_is_legal(config, detector, images, monkeypatch
     monkeypatch.setitem(detector.test_cfg.rcnn, 'score_thr', 2.0)
     data = views_of(config, images, [(256, 192)], [False, True])
     for sample in MaskAveragingTTA(detector).test_step(data):
-        assert len(sample.pred_instances) == 0 and sample.pred_instances.masks == []
+        assert len(sample.pred_instances) == 0 and sample.pred_instances.masks.rles == []
 
 
 def test_other_detectors_are_refused_at_once():

@@ -25,6 +25,7 @@ from mmdet.utils import ConfigType, InstanceList
 from torch import Tensor
 
 from projects.openimages.masks import Rle, rles_from_edges
+from projects.openimages.mm.structures.rle_masks import RleMasks
 
 # A sample coordinate has at most three roundings of 2**-20 (numbers up to 32) after the grid value
 # that both ways share; a map in [0, 1] changes by at most 1 a step along each axis; the weights'
@@ -37,7 +38,7 @@ _GROUP_PIXELS = 1 << 21  # of boxes pasted together: few large steps, at most so
 
 @MODELS.register_module()
 class BoxMaskHead(FCNMaskHead):
-    """``FCNMaskHead`` with ``results.masks`` as a list of N full-image RLE dicts.
+    """``FCNMaskHead`` with ``results.masks`` as ``RleMasks`` at full image size.
 
     Takes the same arguments and loads the same weights. With a ``mask_thr_binary`` of 0 or less,
     for which pixels outside the box count or grey maps are asked for, the stock masks are given.
@@ -60,8 +61,9 @@ class BoxMaskHead(FCNMaskHead):
                 height = int(np.round(height * scale[1].item()))
                 width = int(np.round(width * scale[0].item()))
             maps = self._own_class(maps, results.labels)
-            results.masks = paste_to_rles(maps if activate_map else maps.sigmoid(),
-                                          results.bboxes, height, width, threshold)
+            rles = paste_to_rles(maps if activate_map else maps.sigmoid(), results.bboxes, height,
+                                 width, threshold)
+            results.masks = RleMasks.from_rles(rles, height, width)
         return results_list
 
     def _own_class(self, maps: Tensor, labels: Tensor) -> Tensor:

@@ -28,6 +28,8 @@ from mmengine.model import BaseTTAModel
 from mmengine.structures import InstanceData
 from torch import Tensor
 
+from projects.openimages.mm.structures.rle_masks import RleMasks
+
 
 @dataclass
 class _View:
@@ -145,7 +147,7 @@ class MaskAveragingTTA(BaseTTAModel):
         """Give ``result`` the masks that the detector's mask head makes of the averaged maps."""
         head, labels = self.module.roi_head, result.labels
         if not len(labels):
-            result.masks = []
+            result.masks = RleMasks.from_rles([], *views[0].metas[image]['ori_shape'][:2])
             return
         total: Tensor | float = 0.
         for view in views:

@@ -1,0 +1,26 @@
+"""COCO's average precision of a model whose masks are run lengths."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from mmdet.evaluation import CocoMetric
+from mmdet.registry import METRICS
+
+from projects.openimages.mm.evaluation.submission_dump import to_rles
+
+
+@METRICS.register_module()
+class RleCocoMetric(CocoMetric):
+    """``CocoMetric`` that takes ``RleMasks``."""
+
+    def process(self, data_batch: dict, data_samples: Sequence[dict]) -> None:
+        """Keep one batch's predictions."""
+        super().process(data_batch, [_with_rles(sample) for sample in data_samples])
+
+
+def _with_rles(sample: dict) -> dict:
+    predictions = sample['pred_instances']
+    if 'masks' not in predictions:
+        return sample
+    return {**sample, 'pred_instances': {**predictions, 'masks': to_rles(predictions['masks'])}}
