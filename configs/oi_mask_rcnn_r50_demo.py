@@ -22,7 +22,7 @@ model = dict(
 
 train_pipeline = [
     _base_.load_image,
-    dict(type='LoadAnnotations', with_bbox=True, with_mask=True),
+    dict(type='LoadRleAnnotations', with_bbox=True, with_mask=True),
     dict(type='Resize', scale=(256, 192), keep_ratio=True),
     dict(type='RandomFlip', prob=0.5),
     dict(type='PackInstances')]

@@ -15,7 +15,7 @@ assigner = dict(type='IgnoreAwareAssigner', ignore_thr=0.5)
 load_image = dict(type='LoadImageFromFile', color_type='color_ignore_orientation')
 train_pipeline = [
     load_image,
-    dict(type='LoadAnnotations', with_bbox=True, with_mask=True),
+    dict(type='LoadRleAnnotations', with_bbox=True, with_mask=True),
     dict(type='Resize', scale=(1333, 800), keep_ratio=True),
     dict(type='RandomFlip', prob=0.5),
     dict(type='PackInstances')]
