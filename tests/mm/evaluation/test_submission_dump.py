@@ -134,7 +134,7 @@ def test_killed_processes_leave_nobody_behind_and_their_run_continues(tmp_path):
     environment = {**os.environ, 'OMP_NUM_THREADS': '1'}
     for victim in ('launcher', 'rank 0'):
         launcher = psutil.Popen(
-            command(out, '--resume', '--delay', '0.2', processes=2), cwd=REPOSITORY,
+            command(out, '--resume', '--delay', '1', processes=2), cwd=REPOSITORY,
             env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         before = finished(out)
         while finished(out) < before + 4:
