@@ -7,6 +7,7 @@ in it: see :mod:`.annotate` and :mod:`.scenes`. The same parameters give the sam
 >>> make_demo_data('data/demo', num_images=500, seed=0)   # doctest: +SKIP
 """
 
-from projects.openimages.demo.write import DEFAULT_IMAGES, PARAMETERS_FILE, make_demo_data
+from projects.openimages.demo.files import PARAMETERS_FILE
+from projects.openimages.demo.write import DEFAULT_IMAGES, make_demo_data
 
 __all__ = ['DEFAULT_IMAGES', 'PARAMETERS_FILE', 'make_demo_data']

@@ -8,6 +8,7 @@ ones never do, so that they cannot be mistaken for classes of Open Images.
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -59,11 +60,11 @@ VISIBLE = (
 TWO_PARENT_CLASS = 'Life ring'
 
 _VISIBLE_PARENTS = {TOY: (), BEACH_TOY: (TOY,), SIGN: (), TABLEWARE: (), SEA: ()}
-_ADJECTIVES = ('Amber', 'Brass', 'Cedar', 'Denim', 'Ebony', 'Felt', 'Glass', 'Hemp', 'Ivory-white',
-               'Jade', 'Knitted', 'Linen', 'Marble', 'Nickel', 'Oak', 'Paper', 'Quilted', 'Rattan')
-_NOUNS = ('lantern', 'drawer', 'kettle', 'hat', 'flute', 'ladder', 'clock', 'basket', 'piñata',
-          'comb', 'carafe, tall', 'chaise longue', 'étagère', 'kürbis', 'wheel', 'brush')
-_INVISIBLE_FAMILIES = (
+ADJECTIVES = ('Amber', 'Brass', 'Cedar', 'Denim', 'Ebony', 'Felt', 'Glass', 'Hemp', 'Ivory-white',
+              'Jade', 'Knitted', 'Linen', 'Marble', 'Nickel', 'Oak', 'Paper', 'Quilted', 'Rattan')
+NOUNS = ('lantern', 'drawer', 'kettle', 'hat', 'flute', 'ladder', 'clock', 'basket', 'piñata',
+         'comb', 'carafe, tall', 'chaise longue', 'étagère', 'kürbis', 'wheel', 'brush')
+INVISIBLE_FAMILIES = (
     'Furniture, indoor', 'Musical instrument', 'Garden tool', 'Headgear', 'Luggage', 'Lamp',
     'Kitchen appliance', 'Sewing kit', 'Game', 'Écriture', 'Timepiece', 'Fastener', 'Container',
     'Bird feeder', 'Optical device', 'Bicycle part', 'Straßenmöbel', 'Gymnastics', 'Candle',
@@ -106,29 +107,41 @@ class DemoClasses:
 def demo_classes() -> DemoClasses:
     """The label space of every demo data set: always the same, whatever the seed."""
     rng = np.random.default_rng(2019)
-    invisible = [f'{adjective} {noun}' for noun in _NOUNS for adjective in _ADJECTIVES]
-    parents = [*_VISIBLE_PARENTS, *_INVISIBLE_FAMILIES]
+    invisible = [f'{adjective} {noun}' for noun in NOUNS for adjective in ADJECTIVES]
+    parents = [*_VISIBLE_PARENTS, *INVISIBLE_FAMILIES]
     visible_leaves = [c.name for c in VISIBLE if c.parents]
     invisible = invisible[:NUM_CLASSES - len(parents) - len(visible_leaves)]
     names = [*parents, *visible_leaves, *invisible]
     names = [names[i] for i in rng.permutation(len(names))]
-    numbers = rng.permutation(36 ** 2)[:NUM_CLASSES]
-    digits = '0123456789abcdefghijklmnopqrstuvwxyz'
-    # Like some real ids, every seventh ends in an underscore, the very character that separates
-    # the parts of a mask's file name.
-    mids = [f'/m/0demo{digits[n // 36]}{digits[n % 36]}' + '_' * (i % 7 == 3)
-            for i, n in enumerate(numbers)]
-    return DemoClasses(tuple(mids), tuple(names), _children(names, invisible, rng))
-
-
-def _children(names: list[str], invisible: list[str], rng: np.random.Generator
-              ) -> dict[str, tuple[str, ...]]:
+    mids = machine_ids('/m/0demo', rng)
     parents_of = dict(_VISIBLE_PARENTS)
     parents_of |= {c.name: c.parents for c in VISIBLE if c.parents}
-    adopted = rng.permutation(len(invisible))
-    for number, family in enumerate(_INVISIBLE_FAMILIES):
-        for i in adopted[number * 4:number * 4 + 2 + number % 3]:
-            parents_of[invisible[i]] = (family,)
+    parents_of |= adopt(invisible, INVISIBLE_FAMILIES, rng)
+    return DemoClasses(mids, tuple(names), children_of(names, parents_of))
+
+
+def machine_ids(prefix: str, rng: np.random.Generator) -> tuple[str, ...]:
+    """300 distinct machine ids.
+
+    Like some real ids, every seventh ends in an underscore, the very character that separates the
+    parts of a mask's file name.
+    """
+    digits = '0123456789abcdefghijklmnopqrstuvwxyz'
+    return tuple(f'{prefix}{digits[n // 36]}{digits[n % 36]}' + '_' * (i % 7 == 3)
+                 for i, n in enumerate(rng.permutation(36 ** 2)[:NUM_CLASSES]))
+
+
+def adopt(names: Sequence[str], families: Sequence[str], rng: np.random.Generator
+          ) -> dict[str, tuple[str, ...]]:
+    """Give each family two to four of ``names``: name -> its parents, for those adopted."""
+    order = rng.permutation(len(names))
+    return {names[i]: (family,) for number, family in enumerate(families)
+            for i in order[number * 4:number * 4 + 2 + number % 3]}
+
+
+def children_of(names: Sequence[str], parents_of: Mapping[str, tuple[str, ...]]
+                ) -> dict[str, tuple[str, ...]]:
+    """Turn names and their parents round; whoever has none is a child of the root, ''."""
     children: dict[str, list[str]] = {'': []}
     for name in names:
         for parent in parents_of.get(name, ()) or ('',):
