@@ -25,7 +25,8 @@ def parse_arguments() -> argparse.Namespace:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('--data-root', type=Path, required=True, metavar='DIR',
                         help='folder of the official downloads; output goes to DIR/prepared')
-    parser.add_argument('--split', nargs='+', choices=SPLITS, default=list(SPLITS))
+    parser.add_argument('--split', nargs='+', default=list(SPLITS), metavar='NAME',
+                        help='any split whose files are there (default: %(default)s)')
     parser.add_argument('--workers', type=positive, default=os.cpu_count() or 1, metavar='N',
                         help='processes (default: one a core); the output does not depend on it')
     parser.add_argument('--skip-bad', action='store_true',
