@@ -29,9 +29,9 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('--launcher', choices=['none', 'pytorch', 'slurm', 'mpi'], default='none')
     parser.add_argument('--tta', action='store_true', help='test-time augmentation of the config')
     parser.add_argument('--local_rank', '--local-rank', type=int, default=0)
-    parser.add_argument('--split', choices=['train', 'validation', 'test'],
-                        help="the split to test on (default: the config's, validation); "
-                             'test has no annotations and so no score')
+    parser.add_argument('--split', metavar='NAME',
+                        help="the prepared split to test on (default: the config's, validation); "
+                             'one without annotations, such as test, has no score')
     add_submission_options(parser.add_argument_group('submission'))
     args = parser.parse_args()
     os.environ.setdefault('LOCAL_RANK', str(args.local_rank))

@@ -44,7 +44,7 @@ class SplitFiles:
 
     Attributes:
         root: the data root.
-        split: ``train``, ``validation`` or ``test``.
+        split: its name in the files' names, such as ``train``.
         boxes, labels, masks: the CSVs; None where the split has none.
         images: the folder of ``<ImageID>.jpg``.
         archives: mask zips.
