@@ -2,7 +2,8 @@
 
 It is for trying the whole stack in minutes and for tests. 300 invented classes, of which 13 appear
 in the pictures as shapes with colours and textures of their own; every trap of the real files is
-in it: see :mod:`.annotate` and :mod:`.scenes`. The same parameters give the same bytes.
+in it: see :mod:`.annotate` and :mod:`.scenes`. The same parameters give the same bytes. Beside it
+:mod:`.hard` makes data with the difficulties of Open Images, to prove training recipes on.
 
 >>> make_demo_data('data/demo', num_images=500, seed=0)   # doctest: +SKIP
 """
