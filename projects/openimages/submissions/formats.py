@@ -159,8 +159,8 @@ def image_size(width: str, height: str) -> tuple[int, int]:
     """An image's width and height in pixels; ValueError where they are none."""
     for name, text in (('width', width), ('height', height)):
         if not (text.isascii() and text.isdecimal() and len(text) < 10 and int(text)):
-            raise ValueError(f'image {name} {reprlib.repr(text)}, expected a whole number of at '
-                             'least 1')
+            raise ValueError(f'image {name} {reprlib.repr(text)}, expected a whole number from 1 '
+                             f'to {MAX_PIXELS}')
     if int(width) * int(height) > MAX_PIXELS:
         raise ValueError(f'an image of {width}x{height}, expected at most {MAX_PIXELS} pixels')
     return int(width), int(height)
