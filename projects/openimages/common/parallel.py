@@ -1,7 +1,10 @@
 """Work in several processes, with the results in the order of the tasks.
 
 The one way in which this project starts worker processes. They are spawned, not forked: the parent
-has Arrow's threads, and a forked lock may never open again.
+has Arrow's threads, and a forked lock may never open again. Each worker has a pipe of its own and
+shares no lock with the others, so that the end of any of them, at any time, is noticed and blocks
+nobody (``concurrent.futures.ProcessPoolExecutor`` hangs where a worker is killed while the next one
+starts).
 """
 
 from __future__ import annotations
@@ -10,11 +13,15 @@ import multiprocessing
 import os
 import signal
 import threading
+import traceback
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
-from multiprocessing.connection import wait
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
+from multiprocessing import resource_tracker
+from multiprocessing.connection import Connection, wait
+from multiprocessing.reduction import ForkingPickler
+from queue import SimpleQueue
 from typing import Any, TypeVar
 
 from projects.openimages.common.errors import UserError
@@ -46,7 +53,8 @@ def run_in_order(function: Callable[..., Result], tasks: Iterable[Task], workers
     """``map(function, tasks)`` over processes.
 
     Tasks are taken from the iterable a few ahead of the results, so neither is ever held whole.
-    One worker means this process.
+    One worker means this process. After an error or Ctrl-C the tasks that are being worked on come
+    to their end, so that they can leave things in order, and no further one is begun.
 
     Args:
         function: importable by name, as are its arguments and its result; called with a task, or
@@ -64,45 +72,114 @@ def run_in_order(function: Callable[..., Result], tasks: Iterable[Task], workers
         for task in tasks:
             yield _call(function, shared, task)
         return
-    context = multiprocessing.get_context('spawn')
-    pool = ProcessPoolExecutor(workers, mp_context=context, initializer=_start_worker,
-                               initargs=(function, shared))
+    pool = _Pool(workers, ForkingPickler.dumps((function, shared)))
     try:
-        waiting: deque = deque()
+        waiting: deque[Future[Result]] = deque()
         for task in tasks:
-            waiting.append(pool.submit(_call_in_worker, task))
+            waiting.append(pool.submit(task))
             if len(waiting) >= _TASKS_AHEAD * workers:
                 yield waiting.popleft().result()
         while waiting:
             yield waiting.popleft().result()
-    except BrokenProcessPool:
-        raise UserError('a worker process was killed, perhaps for want of memory; run the same '
-                        'command again, with fewer --workers if it happens again') from None
     finally:
-        pool.shutdown(wait=True, cancel_futures=True)
+        pool.close()
 
 
 def _call(function: Callable[..., Result], shared: Any, task: Task) -> Result:
     return function(task) if shared is None else function(shared, task)
 
 
-_work: tuple[Callable[..., Any], Any]
+class _Pool:
+    """Processes, and a thread for each of those at work that hands it a task and waits for it.
+
+    Args:
+        workers: how many.
+        work: the pickled function and what is shared.
+    """
+
+    def __init__(self, workers: int, work: memoryview) -> None:
+        self._free: SimpleQueue[_Worker] = SimpleQueue()
+        self._workers: list[_Worker] = []
+        self._threads = ThreadPoolExecutor(workers)
+        # A process inherits which signals are blocked, so that Ctrl-C is the parent's alone from
+        # its first moment. Multiprocessing's helper comes first: starting it unblocks them.
+        resource_tracker.ensure_running()
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+        try:
+            for _ in range(workers):
+                self._workers.append(_Worker(work))
+                self._free.put(self._workers[-1])
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+    def submit(self, task: Any) -> Future[Any]:
+        return self._threads.submit(self._work_on, task)
+
+    def _work_on(self, task: Any) -> Any:
+        worker = self._free.get()
+        try:
+            return worker.call(task)
+        finally:
+            self._free.put(worker)
+
+    def close(self) -> None:
+        self._threads.shutdown(wait=True, cancel_futures=True)
+        for worker in self._workers:
+            worker.close()
 
 
-def _start_worker(function: Callable[..., Any], shared: Any) -> None:
-    """Leave Ctrl-C to the parent, and do not outlive it: a killed one would be waited for."""
-    global _work
-    _work = (function, shared)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+class _Worker:
+    """A process that works on one task at a time."""
+
+    def __init__(self, work: memoryview) -> None:
+        context = multiprocessing.get_context('spawn')
+        self._work: memoryview | None = work
+        self._pipe, end = context.Pipe()
+        self._process = context.Process(target=_serve, args=(end,), daemon=True)
+        self._process.start()
+        end.close()  # so that only the process has it, and its end is the pipe's
+
+    def call(self, task: Any) -> Any:
+        """The result of a task; what it raised is raised."""
+        message = ForkingPickler.dumps(task)
+        try:
+            if self._work is not None:
+                self._pipe.send_bytes(self._work)
+                self._work = None
+            self._pipe.send_bytes(message)
+            result, error = self._pipe.recv()
+        except (EOFError, ConnectionError):
+            raise UserError('a worker process was killed, perhaps for want of memory; run the '
+                            'same command again, with fewer --workers if it happens again'
+                            ) from None
+        if error is not None:
+            raise error
+        return result
+
+    def close(self) -> None:
+        self._pipe.close()
+        self._process.join()
+
+
+def _serve(pipe: Connection) -> None:
+    """A worker's life: work on what comes, until the parent closes its end or is gone."""
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+    with suppress(EOFError):
+        function, shared = pipe.recv()
+        while True:
+            task = pipe.recv()
+            result = error = None
+            try:
+                result = _call(function, shared, task)
+            except Exception as raised:
+                raised.add_note(f'In a worker process:\n{traceback.format_exc()}')
+                error = raised
+            pipe.send((result, error))
+
+
+def _end_with_parent() -> None:
+    """Not only at the end of a task: the parent was killed, and nobody wants the result."""
     parent = multiprocessing.parent_process()
     assert parent is not None
-
-    def watch() -> None:
-        wait([parent.sentinel])
-        os._exit(1)
-
-    threading.Thread(target=watch, daemon=True).start()
-
-
-def _call_in_worker(task: Any) -> Any:
-    return _call(*_work, task)
+    wait([parent.sentinel])
+    os._exit(1)
