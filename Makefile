@@ -1,7 +1,7 @@
 # make setup   the environment in .venv (first time 15 to 20 minutes: MMCV's operators are compiled)
 # make demo    the whole path on demo data, on a CPU: data, training, submission, both evaluators
 # make test    all tests
-# make lint    ruff
+# make lint    ruff and mypy
 # make parity  thousands of generated cases against the official evaluator
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 VENV_PYTHON := .venv/bin/python
@@ -21,6 +21,7 @@ test: setup
 
 lint: setup
 	@$(VENV_PYTHON) -m ruff check .
+	@$(VENV_PYTHON) -m mypy
 
 parity: setup
 	@$(VENV_PYTHON) -m tests.evaluation.parity_cases --cases $(CASES)

@@ -1,5 +1,6 @@
 """Small things that several test modules build or run."""
 
+import ast
 import json
 import subprocess
 import sys
@@ -39,3 +40,15 @@ def assert_one_line_error(result: subprocess.CompletedProcess, *parts: str) -> N
     assert len(lines) == 1, result.stderr
     for part in parts:
         assert part in lines[0], lines[0]
+
+
+def imports_of(path: Path) -> set[str]:
+    """Dotted names that a file imports, wherever in it; ``from a import b`` gives ``a.b``."""
+    names = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding='utf-8'))):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f'{path}: a relative import'
+            names |= {f'{node.module}.{alias.name}' for alias in node.names}
+    return names
