@@ -156,7 +156,7 @@ class SubmissionDumpHook(Hook):
         folder = parts_folder(self.out)
         settings = {'images': len(loader.dataset), 'processes': world_size,
                     'batch size': loader.batch_size, 'model': _model_identity(runner),
-                    'num_threads': torch.get_num_threads(),  # they change sums in the last bit
+                    'threads (OMP_NUM_THREADS)': torch.get_num_threads(),  # change a sum's last bit
                     **self.selection}
         if rank == 0:
             self._lock = begin_parts(folder, settings, resume=self.resume)
