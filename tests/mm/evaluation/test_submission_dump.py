@@ -209,7 +209,7 @@ def test_another_number_of_threads_is_not_mixed_in(tmp_path):
     threads = torch.get_num_threads()
     torch.set_num_threads(threads + 1)
     try:
-        with pytest.raises(UserError, match=fr'OMP_NUM_THREADS\) = {threads}, now it is {threads + 1}'):
+        with pytest.raises(UserError, match=fr'THREADS\) = {threads}, now it is {threads + 1}'):
             dump(tmp_path, resume=True)
     finally:
         torch.set_num_threads(threads)

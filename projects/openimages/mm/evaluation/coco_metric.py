@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from mmdet.evaluation import CocoMetric
 from mmdet.registry import METRICS
 
-from projects.openimages.mm.evaluation.submission_dump import to_rles
+from projects.openimages.masks import to_rles
 
 
 @METRICS.register_module()
