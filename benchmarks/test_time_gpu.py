@@ -30,7 +30,7 @@ ORIGINAL, RESIZED = (768, 1024), (800, 1067)  # height, width
 
 
 def build(head: str, device: str) -> torch.nn.Module:
-    """The front door's model with a mask head, random weights, 100 detections an image."""
+    """The main config's model with a mask head, random weights, 100 detections an image."""
     cfg = Config.fromfile(ROOT / 'configs' / 'oi_mask_rcnn_r50.py')
     cfg.model.backbone.init_cfg = None
     cfg.model.roi_head.mask_head.type = head

@@ -1,6 +1,6 @@
 """Open Images instance segmentation on MMDetection.
 
-Rooms, each importing only from those above it:
+Parts, each importing only from those above it (docs/architecture.md):
 
 0. ``common``: errors for people, whole files, progress, processes, CSV columns
 1. ``labels``: classes, hierarchy, expansion
