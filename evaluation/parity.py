@@ -15,9 +15,13 @@ import time
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from projects.openimages.common.errors import exit_on_interrupt, run_command
+
+if __name__ == '__main__':
+    exit_on_interrupt()
+
 from evaluation.tf_challenge import official, read_metrics, run_official
 from projects.openimages.challenge.evaluate import EvaluatorFiles, evaluate_files
-from projects.openimages.common.errors import run_command
 
 TOLERANCE = 1e-9
 

@@ -18,7 +18,6 @@ import contextlib
 import importlib
 import logging
 import os
-import sys
 import tempfile
 import warnings
 from collections.abc import Iterator
@@ -26,13 +25,17 @@ from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 
+from projects.openimages.common.errors import UserError, exit_on_interrupt, run_command
+
+if __name__ == '__main__':
+    exit_on_interrupt()
+
 import numpy as np
 
 from projects.openimages.challenge.evaluate import EvaluatorFiles
-from projects.openimages.common.errors import UserError, run_command
-from projects.openimages.common.files import atomic_write
+from projects.openimages.common.files import atomic_write, open_regular
 from projects.openimages.common.progress import progress
-from projects.openimages.submissions.formats import KAGGLE, TF, Submission, write_submission
+from projects.openimages.submissions.formats import TF, Submission, write_submission
 
 INSTALL = ('make setup, or pip install -r requirements/tf_evaluator.txt and then '
            'pip install --no-deps -r requirements/tf_evaluator_nodeps.txt')
@@ -82,11 +85,16 @@ def run_official(files: EvaluatorFiles) -> dict[str, float]:
     script = official('metrics.oid_challenge_evaluation')
     from absl.testing import flagsaver  # a requirement of the evaluator, not of this project
 
-    with tempfile.TemporaryDirectory() as folder:
-        files = replace(files, input_predictions=_in_tf_format(files.input_predictions, folder))
+    files.check()
+    with atomic_write(files.output_metrics, 'wb') as out, \
+            tempfile.TemporaryDirectory() as folder:
+        written = Path(folder, 'metrics.csv')
+        inputs = replace(files, output_metrics=str(written),
+                         input_predictions=_in_tf_format(files.input_predictions, folder))
         with flagsaver.flagsaver(), running_official_code():
-            script.FLAGS([script.__name__, *files.as_flags()])
+            script.FLAGS([script.__name__, *inputs.as_flags()])
             script.main([])
+        out.write(written.read_bytes())
     return read_metrics(files.output_metrics)
 
 
@@ -97,16 +105,11 @@ def read_metrics(path: str | os.PathLike) -> dict[str, float]:
 
 
 def _in_tf_format(predictions: str, folder: str) -> str:
-    try:
-        with open(predictions, encoding='utf-8-sig') as file:
-            is_kaggle = 'PredictionString' in file.readline()
-    except FileNotFoundError:
-        raise UserError('no such file', path=predictions) from None
-    if not is_kaggle:
-        return predictions
+    with open_regular(predictions) as file:
+        if b'PredictionString' not in file.readline():
+            return predictions
     converted = os.path.join(folder, 'predictions.csv')
     with Submission(predictions) as submission, atomic_write(converted, 'wb') as file:
-        assert submission.format == KAGGLE
         write_submission(file, progress(submission, desc='to TF format', unit='img'), TF)
     return converted
 
@@ -121,5 +124,4 @@ def main() -> None:
 
 
 if __name__ == '__main__':
-    sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
     run_command(main)

@@ -1,5 +1,7 @@
 """Run lengths and mask text, against pycocotools."""
 
+import base64
+import tracemalloc
 import zlib
 
 import numpy as np
@@ -90,10 +92,103 @@ def test_negative_run_is_refused():
         masks.decode_text(masks.encode_text(masks.compress_counts(np.array([7, -1]))), 2, 3)
 
 
-def test_cut_zlib_stream_is_refused():
-    packed = zlib.compress(b'6' * 100)[:-4]
-    with pytest.raises(masks.MaskError, match='not zlib'):
-        masks.inflate_text(masks.base64.b64encode(packed).decode())
+@pytest.mark.parametrize(('change', 'message'), [
+    (lambda packed: packed[:-4], 'is zlib data cut short'),
+    (lambda packed: packed + b'more', 'has more behind its zlib data')])
+def test_text_that_is_not_just_one_zlib_stream_is_refused(change, message):
+    packed = change(zlib.compress(b'6' * 100))
+    with pytest.raises(masks.MaskError, match=message):
+        masks.inflate_text(base64.b64encode(packed), height=10, width=60)
+
+
+@pytest.mark.parametrize(('height', 'width'), [(1, 1), (1, 2), (2, 1), (7, 5), (300, 401)])
+@pytest.mark.parametrize('first', [0, 1])
+def test_checkerboard_has_the_most_runs_and_is_within_the_limit(height, width, first):
+    mask = (np.arange(height * width).reshape(width, height).T + first) % 2  # no two alike in a row
+    counts = coco_rle(mask)['counts']
+    assert len(masks.decompress_counts(counts)) == height * width + (first == 1)
+    assert len(counts) <= masks.longest_counts(height, width)
+    assert masks.decode_text(masks.encode_text(counts), height, width)['counts'] == counts
+
+
+@given(MASKS)
+def test_no_mask_is_longer_than_the_checkerboard(mask):
+    assert len(coco_rle(mask)['counts']) <= mask.size + 1
+
+
+def test_empty_runs_that_some_programs_write_are_within_the_limit():
+    counts = masks.compress_counts(np.array([0, 1, 0, 0] * 20))  # twice as many runs as pixels
+    assert masks.decode_text(masks.encode_text(counts), 4, 5)['counts'] == counts
+
+
+def test_text_is_inflated_up_to_the_limit_and_no_further():
+    limit = masks.longest_counts(4, 8)
+    assert limit == 128
+    assert len(masks.inflate_text(masks.encode_text(b'0' * limit), 4, 8)) == limit
+    with pytest.raises(masks.MaskError, match=r'more than 128 bytes.*image of 8x4'):
+        masks.inflate_text(masks.encode_text(b'0' * (limit + 1)), 4, 8)
+
+
+def test_bomb_takes_no_more_memory_than_a_mask():
+    text = masks.encode_text(b'0' * 50_000_000)
+    assert peak_memory(lambda: refuse(text)) < 1_000_000
+
+
+def refuse(text):
+    with pytest.raises(masks.MaskError, match='inflates to more than'):
+        masks.inflate_text(text, 100, 100)
+
+
+def peak_memory(function):
+    """Bytes that a call takes at most beside what there is."""
+    tracemalloc.start()
+    try:
+        function()
+        return tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+
+
+@pytest.mark.parametrize(('height', 'width'), [
+    (0, 5), (5, 0), (-1, 5), (-5, -5), (10**9, 10**9), (10_001, 10_000), (1, 10**8 + 1)])
+def test_image_size_that_cannot_be_is_refused(height, width):
+    with pytest.raises(masks.MaskError, match=rf'{width}x{height}, expected 1 to 100000000 pixels'):
+        masks.inflate_text(masks.encode_text(b'0'), height, width)
+
+
+@pytest.mark.parametrize(('limit', 'sizes'), [(1, [1] * 6), (4, [2, 2, 2]), (100, [6])])
+def test_batches_have_all_masks_in_order_and_no_more_bytes_than_allowed(monkeypatch, limit, sizes):
+    monkeypatch.setattr(masks, 'BATCH_BYTES', limit)
+    rles = [{'size': [1, 2], 'counts': bytes([48 + n, 48])} for n in range(6)]
+    result = list(masks.batches(iter(rles)))
+    assert [len(batch) for batch in result] == sizes
+    assert [rle for batch in result for rle in batch] == rles
+    assert list(masks.batches([])) == []
+
+
+def test_batch_does_not_count_masks_that_are_not_there(monkeypatch):
+    monkeypatch.setattr(masks, 'BATCH_BYTES', 2)
+    rle = {'size': [1, 2], 'counts': b'2'}
+    assert list(masks.batches([None, rle, None, rle, None])) == [[None, rle, None, rle], [None]]
+
+
+def test_sizes_of_many_masks_are_checked_in_batches(monkeypatch):
+    monkeypatch.setattr(masks, 'BATCH_BYTES', 5)
+    right = [masks.rle_from_mask(np.eye(3)) for _ in range(9)]
+    masks.check_sizes(right)
+    masks.check_sizes([])
+    for place in range(9):
+        wrong = [*right[:place], {'size': [3, 4], 'counts': right[0]['counts']}, *right[place:]]
+        with pytest.raises(masks.MaskError, match='9 pixels in an image of 4x3 = 12'):
+            masks.check_sizes(wrong)
+
+
+def test_check_of_many_large_masks_takes_the_memory_of_a_batch(monkeypatch):
+    monkeypatch.setattr(masks, 'BATCH_BYTES', 10_000)
+    mask = {'size': [10_000, 1], 'counts': b'111' + b'0' * 9_997}
+    one, many = (peak_memory(lambda number=number: masks.check_sizes([mask] * number))
+                 for number in (1, 50))
+    assert many < 1.5 * one
 
 
 def test_iou_of_half_overlapping_masks():

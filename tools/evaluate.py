@@ -10,8 +10,12 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from projects.openimages.common.errors import exit_on_interrupt, run_command
+
+if __name__ == '__main__':
+    exit_on_interrupt()
+
 from projects.openimages.challenge.evaluate import EvaluatorFiles, evaluate_files
-from projects.openimages.common.errors import run_command
 
 
 def main() -> None:

@@ -5,6 +5,15 @@ pycocotools: run lengths of the column-major image, zeros first, written as delt
 before in groups of five bits (``rleToString`` in pycocotools' ``maskApi.c``). The text of a
 submission is ``base64(zlib(counts))``, as the challenge's evaluation page asks:
 https://www.kaggle.com/competitions/open-images-2019-instance-segmentation/overview/evaluation
+
+Example:
+    >>> rle = rle_from_mask(np.array([[0, 1],
+    ...                               [1, 1]]))
+    >>> decompress_counts(rle['counts']).tolist()  # down the columns: one zero, three ones
+    [1, 3]
+    >>> text = encode_text(rle['counts'])
+    >>> decode_text(text, height=2, width=2) == rle
+    True
 """
 
 from __future__ import annotations
@@ -12,9 +21,9 @@ from __future__ import annotations
 import base64
 import binascii
 import zlib
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import pairwise
-from typing import Any, TypedDict
+from typing import Any, TypedDict, TypeVar
 
 import numpy as np
 from pycocotools import mask as coco_mask
@@ -34,6 +43,9 @@ class MaskError(ValueError):
 MAX_PIXELS = 100_000_000
 """Images and masks that claim more are refused before memory is taken; the largest Open Images
 originals have 25M."""
+
+BATCH_BYTES = 1 << 24
+"""Of run lengths that are worked on at once; the masks of an image are rarely a tenth of that."""
 
 # Five bits a group, the group's fifth as sign, so n groups hold [-2**(5n-1), 2**(5n-1)).
 _GROUP_LIMITS = 1 << (5 * np.arange(1, 8, dtype=np.int64) - 1)
@@ -209,15 +221,39 @@ def longest_counts(height: int, width: int) -> int:
     return 2 * height * width + 64
 
 
+Mask = TypeVar('Mask', bound=Rle | None)
+
+
+def batches(rles: Iterable[Mask]) -> Iterator[list[Mask]]:
+    """Consecutive masks, as many at a time as may be worked on together.
+
+    Looking into run lengths takes some twenty times their bytes, so that masks each within its
+    limit may be too many together. A batch has more than ``BATCH_BYTES`` only by its last mask.
+    """
+    batch: list[Mask] = []
+    size = 0
+    for rle in rles:
+        batch.append(rle)
+        size += 0 if rle is None else len(rle['counts'])
+        if size >= BATCH_BYTES:
+            yield batch
+            batch, size = [], 0
+    if batch:
+        yield batch
+
+
 def _shorten(text: str | bytes) -> str:
     shown = text if isinstance(text, str) else text.decode('utf-8', 'replace')
     return repr(shown if len(shown) <= 24 else shown[:20] + '...')
 
 
-def check_sizes(rles: Sequence[Rle]) -> None:
+def check_sizes(rles: Iterable[Rle]) -> None:
     """Raise a MaskError unless each mask's runs are legal and fill its image exactly."""
-    if not rles:
-        return
+    for batch in batches(rles):
+        _check_batch(batch)
+
+
+def _check_batch(rles: list[Rle]) -> None:
     runs, offsets = decompress_many([rle['counts'] for rle in rles])
     if (runs < 0).any():
         raise MaskError('a negative run length')

@@ -1,8 +1,14 @@
 """``tools/evaluate.py``: what it accepts, what it refuses, and with what words."""
 
+import base64
 import dataclasses
+import itertools
+import os
+import signal
+import subprocess
 import sys
 import warnings
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -10,8 +16,10 @@ import pytest
 
 from projects.openimages.challenge.evaluate import EvaluatorFiles, evaluate_files, match_tables
 from projects.openimages.common.errors import UserError
+from projects.openimages.metric import Matches
+from tests.common.processes import wait_until, workers_of
 from tests.evaluation.parity_cases import mask_text
-from tests.helpers import assert_one_line_error, run_tool
+from tests.helpers import REPOSITORY, assert_one_line_error, run_tool
 
 WIDTH, HEIGHT = 8, 4
 
@@ -75,30 +83,93 @@ def test_kaggle_format_gives_the_same_result(files, tmp_path):
         f'b,{WIDTH},{HEIGHT},/m/cat 0.8 {square(4, 8)} /m/dog 0.7 {square(0, 2)}\n'
         f'a,{WIDTH},{HEIGHT},/m/cat 0.9 {square(0, 4)}\nz,{WIDTH},{HEIGHT},\n')
     result = evaluate_files(dataclasses.replace(files, input_predictions=str(kaggle)))
-    for field in dataclasses.fields(result):
-        np.testing.assert_array_equal(getattr(result, field.name), getattr(expected, field.name))
+    assert str(result) == str(expected)
 
 
-def test_processes_do_not_change_the_result(files, monkeypatch):
-    rows = [f'{image},{WIDTH},{HEIGHT},/m/{name},{score},{square(left, left + 3)}'
-            for image in 'ab' for name in ('cat', 'dog') for score in (0.5, 0.25)
-            for left in range(5)]
-    with open(files.input_predictions, 'a') as file:
-        file.write('\n'.join(rows) + '\n')
+@pytest.fixture
+def many(files, monkeypatch) -> EvaluatorFiles:
+    """Sixteen more images as ``b``, each a task of its own, with detections of many scores."""
     monkeypatch.setattr('projects.openimages.challenge.evaluate._FEW_DETECTIONS', 0)
     monkeypatch.setattr('projects.openimages.challenge.evaluate._IMAGES_A_TASK', 1)
-    tables = files.read()
-    (one, counted), (two, counted_too) = (match_tables(tables, workers) for workers in (1, 2))
-    for field in dataclasses.fields(one):
-        np.testing.assert_array_equal(getattr(one, field.name), getattr(two, field.name))
-    assert counted.tolist() == counted_too.tolist() == [1, 0]
+    for image in 'cdefghijklmnopqr':
+        append(files.input_annotations_boxes, f'{image},/m/cat,0.5,1.0,0.0,1.0,0')
+        append(files.input_annotations_labels, f'{image},/m/dog,0')
+        append(files.input_annotations_segm,
+               f'{image},/m/cat,{WIDTH},{HEIGHT},0.5,1.0,0.0,1.0,0,{square(4, 8)}')
+        for left, name in itertools.product(range(5), ('cat', 'dog')):
+            append(files.input_predictions, f'{image},{WIDTH},{HEIGHT},/m/{name},'
+                   f'0.{(left + ord(image)) % 7},{square(left, left + 4)}')
+    return files
 
 
-def test_error_in_another_process_names_the_row(files, monkeypatch):
-    monkeypatch.setattr('projects.openimages.challenge.evaluate._FEW_DETECTIONS', 0)
-    change(files.input_predictions, square(4, 8), '!!')
+def append(path, row):
+    with open(path, 'a') as file:
+        file.write(row + '\n')
+
+
+def test_processes_do_not_change_the_result(many, monkeypatch):
+    tables = many.read()
+    expected, counted = match_tables(tables, 1)
+    assert counted.tolist() == [17, 0] and len(expected) == 3 + 160
+    monkeypatch.delattr('projects.openimages.challenge.evaluate.match_image')  # but in processes
+    for matches, positives in (match_tables(tables, workers) for workers in (2, 3)):
+        assert positives.tolist() == counted.tolist()
+        for field in dataclasses.fields(Matches):
+            np.testing.assert_array_equal(getattr(matches, field.name),
+                                          getattr(expected, field.name))
+
+
+def test_error_in_another_process_names_the_row(many):
+    change(many.input_predictions, square(4, 8), '!!')
     with pytest.raises(UserError, match=r'found\.csv, row 3: mask is not base64'):
-        match_tables(files.read(), workers=2)
+        match_tables(many.read(), workers=2)
+
+
+@pytest.fixture
+def long_run(tmp_path) -> EvaluatorFiles:
+    """Enough images and detections for several processes."""
+    images = [f'{number:05}' for number in range(600)]
+    texts = {
+        'boxes.csv': ['ImageID,LabelName,XMin,XMax,YMin,YMax,IsGroupOf'],
+        'labels.csv': ['ImageID,LabelName,Confidence', *(f'{image},/m/cat,1' for image in images)],
+        'masks.csv': ['ImageID,LabelName,ImageWidth,ImageHeight,XMin,XMax,YMin,YMax,IsGroupOf,'
+                      'Mask'],
+        'map.pbtxt': ['item { name: "/m/cat" id: 1 }'],
+        'found.csv': ['ImageID,ImageWidth,ImageHeight,LabelName,Score,Mask', *(
+            f'{image},{WIDTH},{HEIGHT},/m/cat,0.5,{square(0, 4)}'
+            for image in images for _ in range(40))]}
+    for name, lines in texts.items():
+        (tmp_path / name).write_text('\n'.join(lines) + '\n')
+    return EvaluatorFiles(*(str(tmp_path / name) for name in (
+        'boxes.csv', 'labels.csv', 'map.pbtxt', 'found.csv', 'metrics.csv', 'masks.csv')))
+
+
+@pytest.mark.parametrize(('end', 'code', 'words'), [
+    ('kill a worker', 2, 'error: a worker process was killed, perhaps for want of memory; run '
+                         'the same command again, with fewer --workers if it happens again'),
+    ('interrupt', 130, 'interrupted')])
+def test_run_that_is_cut_short_is_one_line_and_leaves_the_former_output(long_run, end, code,
+                                                                        words):
+    Path(long_run.output_metrics).write_text('before')
+    process = subprocess.Popen(
+        [sys.executable, 'tools/evaluate.py', *long_run.as_flags(), '--workers', '2'],
+        cwd=REPOSITORY, stderr=subprocess.PIPE, text=True, start_new_session=True)
+    wait_until(lambda: workers_of(process.pid))
+    if end == 'interrupt':
+        os.killpg(process.pid, signal.SIGINT)
+    else:
+        workers_of(process.pid)[0].kill()
+    lines = process.communicate(timeout=120)[1].splitlines()
+    assert [line for line in lines if not line.startswith('images:')] == [words]
+    assert process.returncode == code
+    assert Path(long_run.output_metrics).read_text() == 'before'
+    assert not list(Path(long_run.output_metrics).parent.glob('.*'))
+
+
+@pytest.mark.parametrize('workers', [0, -1])
+def test_fewer_than_one_worker_is_refused(files, workers):
+    result = run_tool('tools/evaluate.py', *files.as_flags(), f'--workers={workers}')
+    assert_one_line_error(result, f'{workers} workers, expected at least 1')
 
 
 def test_start_up_loads_no_framework():
@@ -165,18 +236,98 @@ def test_bad_input_ends_the_command_with_exit_code_2(files):
                           'found.csv, row 3', "'high'")
 
 
-@pytest.mark.parametrize('field', ['input_annotations_boxes', 'input_annotations_labels',
-                                   'input_annotations_segm', 'input_class_labelmap',
-                                   'input_predictions'])
+INPUTS = ['input_annotations_boxes', 'input_annotations_labels', 'input_annotations_segm',
+          'input_class_labelmap', 'input_predictions']
+
+
+@pytest.mark.parametrize('field', INPUTS)
 def test_missing_file_is_named(files, field):
     missing = dataclasses.replace(files, **{field: 'nowhere/file.csv'})
     with pytest.raises(UserError, match=r'nowhere/file\.csv: no such file'):
         evaluate_files(missing)
 
 
+@pytest.mark.parametrize('field', INPUTS)
+@pytest.mark.parametrize(('kind', 'make'), [('a folder', os.mkdir), ('a FIFO', os.mkfifo)])
+def test_input_that_is_no_file_is_named_without_waiting(files, tmp_path, field, kind, make):
+    make(tmp_path / 'input')
+    with pytest.raises(UserError, match=f'input: {kind}, expected a file'):
+        evaluate_files(dataclasses.replace(files, **{field: str(tmp_path / 'input')}))
+
+
+def test_loop_of_links_is_one_line(files, tmp_path):
+    (tmp_path / 'loop').symlink_to('loop')
+    for field in ('input_predictions', 'output_metrics'):
+        flags = dataclasses.replace(files, **{field: str(tmp_path / 'loop')}).as_flags()
+        assert_one_line_error(run_tool('tools/evaluate.py', *flags), 'loop', 'symbolic links')
+
+
+@pytest.mark.parametrize(('output', 'words'), [
+    ('boxes.csv/metrics.csv', 'Not a directory'), ('/proc/nowhere/metrics.csv', 'No such file'),
+    ('.', 'a folder, expected a file')])
+def test_output_that_cannot_be_written_is_known_before_the_work(files, tmp_path, output, words):
+    change(files.input_predictions, '0.8', 'high')  # what the work would stop at
+    flags = dataclasses.replace(files, output_metrics=str(tmp_path / output)).as_flags()
+    assert_one_line_error(run_tool('tools/evaluate.py', *flags), words)
+
+
 def test_empty_file_is_an_error(files):
     Path(files.input_predictions).write_text('')
     with pytest.raises(UserError, match='expected a header'):
+        evaluate_files(files)
+
+
+def peak_memory(*command) -> tuple[subprocess.CompletedProcess, float]:
+    """Run a tool and say how many megabytes it had at most."""
+    process = subprocess.Popen([sys.executable, *command], cwd=REPOSITORY, text=True,
+                               stderr=subprocess.PIPE)
+    stderr = process.stderr.read()
+    _, status, usage = os.wait4(process.pid, 0)
+    process.returncode = os.waitstatus_to_exitcode(status)
+    return (subprocess.CompletedProcess(command, process.returncode, '', stderr),
+            usage.ru_maxrss / 1e3)
+
+
+def bomb(megabytes):
+    """Mask text of a few hundred kilobytes that inflates to so much."""
+    packer = zlib.compressobj(9)
+    parts = [packer.compress(b'0' * 1_000_000) for _ in range(megabytes)]
+    return base64.b64encode(b''.join(parts) + packer.flush()).decode()
+
+
+@pytest.mark.parametrize(('name', 'mask', 'row'), [('found', square(4, 8), 3),
+                                                   ('masks', square(0, 4), 2)])
+def test_mask_that_inflates_to_gigabytes_is_one_line_in_little_memory(files, name, mask, row):
+    usual, expected = peak_memory('tools/evaluate.py', *files.as_flags())
+    assert usual.returncode == 0
+    change(files.input_predictions if name == 'found' else files.input_annotations_segm, mask,
+           bomb(200))
+    result, peak = peak_memory('tools/evaluate.py', *files.as_flags())
+    assert_one_line_error(result, f'{name}.csv, row {row}', 'inflates to more than 128 bytes',
+                          'image of 8x4')
+    assert peak < expected + 50
+
+
+@pytest.mark.parametrize(('width', 'height', 'words'), [
+    ('0', '4', "ImageWidth '0'"), ('8', '-4', "ImageHeight '-4'"),
+    ('1000000000', '1000000000', "'1000000000'"), ('', '4', 'no ImageWidth'),
+    ('999999999', '999999999', 'image of 999999999x999999999, expected 1 to 100000000 pixels'),
+    ('10001', '10000', 'image of 10001x10000'), ('10000', '10000', '32 pixels')])
+def test_image_size_that_cannot_be_is_one_line(files, width, height, words):
+    Path(files.input_predictions).write_text(
+        'ImageID,ImageWidth,ImageHeight,LabelName,Score,Mask\n'
+        f'b,{width},{height},/m/cat,0.8,{square(4, 8)}\n')
+    with pytest.raises(UserError, match=r'found\.csv, row 2: ') as error:
+        evaluate_files(files)
+    assert words in str(error.value)
+
+
+def test_masks_that_are_too_many_together_are_an_error_about_their_image(files, monkeypatch):
+    monkeypatch.setattr('projects.openimages.metric.overlaps.MAX_IMAGE_BYTES', 8)
+    evaluate_files(files)
+    for _ in range(3):
+        append(files.input_predictions, f'b,{WIDTH},{HEIGHT},/m/cat,0.8,{square(4, 8)}')
+    with pytest.raises(UserError, match=r'found\.csv, row 3: the masks of one image have more'):
         evaluate_files(files)
 
 

@@ -24,6 +24,11 @@ import zlib
 from collections.abc import Callable
 from pathlib import Path
 
+from projects.openimages.common.errors import UserError, exit_on_interrupt, run_command
+
+if __name__ == '__main__':
+    exit_on_interrupt()
+
 import numpy as np
 import pandas as pd
 from hypothesis import HealthCheck, given, settings
@@ -38,7 +43,6 @@ from evaluation.tf_challenge import (
     running_official_code,
 )
 from projects.openimages.challenge.evaluate import EvaluatorFiles, evaluate_files
-from projects.openimages.common.errors import UserError, run_command
 from projects.openimages.metric import (
     DROPPED,
     Detections,

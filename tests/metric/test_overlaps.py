@@ -88,6 +88,34 @@ def test_box_overlaps():
     assert box_ioa(first, second).tolist() == [[0.5, 0.0]]
 
 
+@pytest.mark.parametrize('limit', [1, 7, 1000])
+def test_batches_do_not_change_what_is_measured(monkeypatch, limit):
+    rng = np.random.default_rng(0)
+    rles = [rle_from_mask(mask) for mask in rng.random((12, 5, 6)) < 0.5]
+    masks = [*rles[:3], None, {'size': [5, 6], 'counts': compress_counts(np.array([3, 0, 2, 25]))},
+             None, *rles[3:]]
+    expected = measure(masks)
+    common = mask_intersections(rles, rles[:4], measure(rles).areas)
+    monkeypatch.setattr('projects.openimages.masks.BATCH_BYTES', limit)
+    measured = measure(iter(masks))
+    assert measured.rles == expected.rles and len(measured.rles) == len(masks)
+    assert measured.areas.tolist() == expected.areas.tolist()
+    np.testing.assert_array_equal(mask_intersections(rles, rles[:4], measure(rles).areas), common)
+
+
+def test_masks_of_an_image_may_not_add_up_to_gigabytes(monkeypatch):
+    mask = rle_from_mask(np.ones((1, 40), bool))
+    monkeypatch.setattr('projects.openimages.metric.overlaps.MAX_IMAGE_BYTES',
+                        3 * len(mask['counts']))
+    monkeypatch.setattr('projects.openimages.masks.BATCH_BYTES', 1)
+    read = []
+    masks = (read.append(n) or mask for n in range(1000))
+    assert measure([mask, None, mask, mask]).areas.tolist() == [40, 0, 40, 40]
+    with pytest.raises(MaskError, match='masks of one image have more than'):
+        measure(masks)
+    assert len(read) == 4  # the others are not even decoded
+
+
 def test_missing_masks_have_no_area():
     measured = measure([None, rle_from_mask(np.ones((2, 2), bool)), None])
     assert measured.areas.tolist() == [0, 4, 0]

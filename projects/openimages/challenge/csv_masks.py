@@ -6,12 +6,14 @@ each decoded when it is asked for; a malformed one is a UserError with file and 
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 
 import numpy as np
 import pyarrow as pa
 
 from projects.openimages.challenge.evaluator_csv import EvaluatorCsv
+from projects.openimages.common.errors import UserError
 from projects.openimages.masks import MaskError, Rle, check_sizes, inflate_text
 
 SIZE_COLUMNS = ('ImageWidth', 'ImageHeight')
@@ -45,41 +47,57 @@ class MaskColumn:
                                    f'{self.sizes[row, 0]}, but other masks of its image are '
                                    f'{width} x {height}')
 
-    def read(self, row: int) -> Rle | None:
-        """The mask in a row, its run lengths not looked into; row -1 gives None."""
-        if row < 0 or not self.present[row]:
-            return None
-        try:
-            counts = inflate_text(self._texts[row], *self.sizes[row].tolist())
-        except MaskError as error:
-            raise self._file.error(self._file_rows[row], str(error)) from None
-        return {'size': self.sizes[row].tolist(), 'counts': counts}
-
-    def check_runs(self, row: int) -> None:
-        """Raise a UserError if the mask in a row is malformed."""
-        mask = self.read(row)
-        try:
-            check_sizes([mask] if mask else [])
-        except MaskError as error:
-            raise self._file.error(self._file_rows[row], str(error)) from None
+    def cut(self, rows: np.ndarray) -> LazyMasks:
+        """The masks in the given rows (N,) of an image; row -1 has none."""
+        places = np.flatnonzero(rows >= 0)
+        places = places[self.present[rows[places]]]
+        texts: list[bytes | None] = [None] * len(rows)
+        lines = np.zeros(len(rows), np.int64)
+        for place in places.tolist():
+            texts[place] = self._texts[rows[place]]
+        lines[places] = self._file.lines[self._file_rows[rows[places]]]
+        height, width = self.sizes[rows[places[0]]].tolist() if len(places) else (0, 0)
+        return LazyMasks(texts, height, width, self._file.path, lines)
 
 
 class LazyMasks(Sequence[Rle | None]):
-    """The masks of an image, each decoded when it is asked for."""
+    """The masks of an image, each decoded when it is asked for, without a look into its runs.
 
-    def __init__(self, column: MaskColumn, rows: np.ndarray) -> None:
-        self._column, self._rows = column, rows.tolist()
+    Args:
+        texts: N mask texts, None where there is no mask.
+        height, width: the image's size.
+        path: the file that they are from, and ``lines`` (N,) in it, for the error message.
+    """
+
+    def __init__(self, texts: list[bytes | None], height: int, width: int,
+                 path: str | os.PathLike, lines: np.ndarray) -> None:
+        self._texts, self._height, self._width = texts, height, width
+        self._path, self._lines = path, lines
 
     def __len__(self) -> int:
-        return len(self._rows)
+        return len(self._texts)
 
-    def __getitem__(self, number: int) -> Rle | None:  # type: ignore[override]  # no slices
-        return self._column.read(self._rows[number])
+    def __getitem__(self, place: int) -> Rle | None:  # type: ignore[override]  # no slices
+        text = self._texts[place]
+        if text is None:
+            return None
+        try:
+            counts = inflate_text(text, self._height, self._width)
+        except MaskError as error:
+            raise self.error(place, str(error)) from None
+        return {'size': [self._height, self._width], 'counts': counts}
 
-    def explain(self) -> None:
+    def error(self, place: int, message: str) -> UserError:
+        """An error about the mask at ``place``."""
+        return UserError(message, path=self._path, row=int(self._lines[place]))
+
+    def check(self) -> None:
         """Raise a UserError about the first malformed mask, if there is one."""
-        for row in self._rows:
-            self._column.check_runs(row)
+        for place, mask in enumerate(self):
+            try:
+                check_sizes([mask] if mask else [])
+            except MaskError as error:
+                raise self.error(place, str(error)) from None
 
 
 class TextColumn:

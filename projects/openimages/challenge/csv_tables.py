@@ -20,7 +20,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from projects.openimages.challenge.csv_masks import SIZE_COLUMNS, LazyMasks, MaskColumn
+from projects.openimages.challenge.csv_masks import SIZE_COLUMNS, MaskColumn
 from projects.openimages.challenge.evaluator_csv import EvaluatorCsv, guess_types
 from projects.openimages.common.csv_files import distinct, read_header
 from projects.openimages.common.errors import UserError
@@ -139,7 +139,8 @@ class ImageOrder:
     def rows(self, file: EvaluatorCsv) -> np.ndarray:
         """Which image each row of a file is about, (N,) int64; -1 if none."""
         keys, codes = self._keys[id(file)]
-        return np.array([self._places.get(key, -1) for key in keys], np.int64)[codes]
+        places = np.array([self._places.get(key, -1) for key in keys], np.int64)
+        return places[codes] if len(codes) else codes
 
 
 # --------------------------------------------------------------------------------- ground truth
@@ -194,7 +195,7 @@ class GroundTruthTable:
         rows = slice(self.offsets[image], self.offsets[image + 1])
         masks = None
         if self.masks is not None:
-            masks = LazyMasks(self.masks, self._mask_rows[rows])
+            masks = self.masks.cut(self._mask_rows[rows])
         return GroundTruth(self.class_ids[rows], self._boxes[rows], self._is_group_of[rows],
                            self.verified(image), masks)
 
@@ -263,7 +264,7 @@ class PredictionTable:
         rows = self._rows[place]
         if self.masks is None:
             return Detections(self.class_ids[place], self.scores[place], boxes=self._boxes[rows])
-        return Detections(self.class_ids[place], self.scores[place], LazyMasks(self.masks, rows))
+        return Detections(self.class_ids[place], self.scores[place], self.masks.cut(rows))
 
 
 @dataclass(frozen=True)

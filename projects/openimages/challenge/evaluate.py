@@ -8,26 +8,28 @@ from __future__ import annotations
 
 import argparse
 import csv
-import multiprocessing
-import os
-import signal
 import unicodedata
-from collections.abc import Iterator
-from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
+from typing import TextIO
 
 import numpy as np
 
+from projects.openimages.challenge.csv_masks import LazyMasks
 from projects.openimages.challenge.csv_tables import ChallengeTables, LabelMap
-from projects.openimages.common.files import atomic_write
+from projects.openimages.common.errors import UserError
+from projects.openimages.common.files import atomic_write, open_regular
+from projects.openimages.common.parallel import run_in_order, worker_count
 from projects.openimages.common.progress import progress
 from projects.openimages.masks import MaskError
 from projects.openimages.metric import (
     DROPPED,
     ChallengeScore,
+    Detections,
+    GroundTruth,
     Matches,
     count_positives,
     match_image,
+    measure,
     score,
 )
 
@@ -70,8 +72,18 @@ class EvaluatorFiles:
         """The command line that means these files."""
         return [f'--{name}={value}' for name, value in vars(self).items() if value is not None]
 
+    def check(self) -> None:
+        """Raise an error about the first input that cannot be read as a file."""
+        for name, path in vars(self).items():
+            if path and name != 'output_metrics':
+                try:
+                    open_regular(path).close()
+                except FileNotFoundError:
+                    raise UserError('no such file', path=path) from None
+
     def read(self) -> ChallengeTables:
         """Read all input files."""
+        self.check()
         return ChallengeTables.read(
             self.input_annotations_boxes, self.input_annotations_labels,
             self.input_class_labelmap, self.input_predictions, self.input_annotations_segm or None)
@@ -84,80 +96,77 @@ def evaluate_files(files: EvaluatorFiles, workers: int | None = None) -> Challen
         files: inputs and output.
         workers: processes to match with; None takes one a CPU core. The result is the same.
     """
-    tables = files.read()
-    matches, positives = match_tables(tables, workers)
-    result = score(matches, positives)
-    write_metrics(files.output_metrics, result, tables.label_map, tables.with_masks)
+    workers = worker_count(workers)
+    with atomic_write(files.output_metrics, newline='') as file:
+        tables = files.read()
+        names = tables.label_map.names
+        result = replace(
+            score(*match_tables(tables, workers)),
+            mids=tuple(names.get(row, '') for row in range(tables.label_map.num_classes)))
+        write_metrics(file, result, tables.label_map, tables.with_masks)
     return result
 
 
-def match_tables(tables: ChallengeTables,
-                 workers: int | None = None) -> tuple[Matches, np.ndarray]:
-    """Match all images.
+_Image = tuple[int, GroundTruth, Detections]
+
+
+def match_tables(tables: ChallengeTables, workers: int) -> tuple[Matches, np.ndarray]:
+    """Match all images in so many processes.
 
     Returns:
         The matches of all detections that count, ``image`` being the place in ``tables.images``,
         and the (C,) instances to be found.
     """
-    spans = [range(start, min(start + _IMAGES_A_TASK, len(tables.images)))
-             for start in range(0, len(tables.images), _IMAGES_A_TASK)]
-    workers = workers or len(os.sched_getaffinity(0))
-    if workers == 1 or len(tables.predictions.scores) < _FEW_DETECTIONS:
-        results: Iterator = (_match_span(tables, span) for span in spans)
-        return _collect(results, tables)
-    global _tables
-    _tables = tables  # forked processes find it here, without a copy
-    pool = ProcessPoolExecutor(workers, multiprocessing.get_context('fork'), _leave_interrupts)
-    try:
-        return _collect(pool.map(_match_inherited, spans), tables)
-    finally:
-        pool.shutdown(cancel_futures=True)  # after an error or Ctrl-C, do not do the rest first
-        _tables = None
-
-
-_tables: ChallengeTables | None = None
-
-
-def _leave_interrupts() -> None:
-    """Ctrl-C reaches all processes; the first of them deals with it."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-
-
-def _match_inherited(span: range) -> tuple[Matches, np.ndarray]:
-    return _match_span(_tables, span)
-
-
-def _collect(results: Iterator[tuple[Matches, np.ndarray]],
-             tables: ChallengeTables) -> tuple[Matches, np.ndarray]:
-    positives = np.zeros(tables.label_map.num_classes, np.int64)
-    parts = []
-    with progress(total=len(tables.images), desc='images', unit='img') as bar:
-        for matches, found in results:
-            parts.append(matches)
-            positives += found
-            bar.update(min(_IMAGES_A_TASK, bar.total - bar.n))
-    return Matches.concatenate(parts), positives
-
-
-def _match_span(tables: ChallengeTables, images: range) -> tuple[Matches, np.ndarray]:
+    number = len(tables.images)
+    tasks = [range(start, min(start + _IMAGES_A_TASK, number))
+             for start in range(0, number, _IMAGES_A_TASK)]
+    if len(tables.predictions.scores) < _FEW_DETECTIONS:
+        workers = 1
     num_classes = tables.label_map.num_classes
     positives = np.zeros(num_classes, np.int64)
     parts = []
-    for image in images:
-        truth, detections = tables.truth.image(image), tables.predictions.image(image)
+    results = run_in_order(_match_images, (_cut(tables, images) for images in tasks), workers,
+                           len(tasks), shared=num_classes)
+    with progress(total=number, desc='images', unit='img') as bar:
+        for images, (matches, found) in zip(tasks, results, strict=True):
+            parts.append(matches)
+            positives += found
+            bar.update(len(images))
+    return Matches.concatenate(parts), positives
+
+
+def _cut(tables: ChallengeTables, images: range) -> list[_Image]:
+    """Some images with all that matching needs of them, mask texts as they are in the files."""
+    return [(image, tables.truth.image(image), tables.predictions.image(image))
+            for image in images]
+
+
+def _match_images(num_classes: int, images: list[_Image]) -> tuple[Matches, np.ndarray]:
+    positives = np.zeros(num_classes, np.int64)
+    parts = []
+    for image, truth, detections in images:
         try:
             positives += count_positives(truth, num_classes)
             matches, = match_image(truth, detections, image=image)
-        except MaskError:
-            for masks in (truth.masks, detections.masks):
-                if masks is not None:
-                    masks.explain()  # says file and row
-            raise
+        except MaskError as error:
+            raise _explained(error, truth, detections) from None
         parts.append(matches.select(matches.outcome != DROPPED))
     return Matches.concatenate(parts), positives
 
 
-def write_metrics(path: str | os.PathLike, result: ChallengeScore, label_map: LabelMap,
+def _explained(error: MaskError, truth: GroundTruth, detections: Detections) -> UserError:
+    """The error with file and row, found by looking at the image's masks one by one."""
+    for masks in (truth.masks, detections.masks):
+        if isinstance(masks, LazyMasks):
+            masks.check()
+            try:
+                measure(masks)
+            except MaskError as together:
+                return masks.error(0, str(together))
+    return UserError(str(error))
+
+
+def write_metrics(file: TextIO, result: ChallengeScore, label_map: LabelMap,
                   with_masks: bool) -> None:
     """The official script's output: names and values, one row for the mean and one a class."""
     kind = 'InstanceSegmentation' if with_masks else 'Detection'
@@ -167,5 +176,4 @@ def write_metrics(path: str | os.PathLike, result: ChallengeScore, label_map: La
         name = unicodedata.normalize('NFKD', name)
         rows[f'{prefix}PerformanceByCategory/AP@0.5IOU/{name}'] = float(
             result.average_precisions[class_id])
-    with atomic_write(path, newline='') as file:
-        csv.writer(file).writerows([name, str(value)] for name, value in rows.items())
+    csv.writer(file).writerows([name, str(value)] for name, value in rows.items())

@@ -45,6 +45,11 @@ class EvaluatorCsv:
     def __contains__(self, name: str) -> bool:
         return name in self._columns.table.column_names
 
+    @property
+    def lines(self) -> np.ndarray:
+        """(N,) int64 line of each record in the file, the header being 1."""
+        return self._columns.lines
+
     def text(self, name: str) -> pa.ChunkedArray:
         """A column as it is; empty fields are null."""
         return self._columns[name]

@@ -1,7 +1,7 @@
 """Ground truth for the metric from a prepared index.
 
 In: a :class:`PreparedIndex`. Out: per image a :class:`metric.GroundTruth`, hierarchically expanded
-and in the official evaluator's order, equal bit for bit to what ``challenge_csv`` reads from the
+and in the official evaluator's order, equal bit for bit to what ``csv_tables`` reads from the
 TF ground-truth CSVs that belong to the index.
 """
 

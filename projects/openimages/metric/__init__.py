@@ -26,10 +26,20 @@ rounding included, so array order, number types and sort calls here are part of 
 Class ids are 0-based. Boxes are ``XMin, XMax, YMin, YMax`` in 0..1 of the image.
 
 Example:
-    >>> truth = GroundTruth(class_ids, boxes, is_group_of, verified, masks)  # doctest: +SKIP
-    >>> detections = Detections(classes, scores, found_masks)  # doctest: +SKIP
-    >>> matches, = match_image(truth, detections)  # doctest: +SKIP
-    >>> score(matches, count_positives(truth, 300)).mean_average_precision  # doctest: +SKIP
+    >>> import numpy as np
+    >>> from projects.openimages.masks import rle_from_mask
+    >>> cat = np.zeros((4, 8), bool)
+    >>> cat[:, :4] = True
+    >>> truth = GroundTruth(class_ids=np.array([0]), boxes=np.array([[0.0, 0.5, 0.0, 1.0]]),
+    ...                     is_group_of=np.array([False]), verified=np.array([0, 1]),
+    ...                     masks=[rle_from_mask(cat)])
+    >>> found = Detections(class_ids=np.array([0, 1]), scores=np.array([0.9, 0.8]),
+    ...                    masks=[rle_from_mask(cat), rle_from_mask(~cat)])
+    >>> matches, = match_image(truth, found)
+    >>> matches.outcome.tolist() == [TRUE, FALSE]
+    True
+    >>> score(matches, count_positives(truth, num_classes=2)).mean_average_precision
+    1.0
 """
 
 from projects.openimages.metric.matching import (
@@ -45,11 +55,10 @@ from projects.openimages.metric.matching import (
 )
 from projects.openimages.metric.ordering import join_boxes_and_masks
 from projects.openimages.metric.overlaps import MeasuredMasks, measure
+from projects.openimages.metric.results import SORT_KEYS, ChallengeScore, mean_over
 from projects.openimages.metric.scoring import (
-    ChallengeScore,
     average_precision,
     count_positives,
-    mean_over,
     per_class,
     precision_recall,
     score,
@@ -60,6 +69,7 @@ __all__ = [
     'FALSE',
     'IGNORED',
     'OFFICIAL_THRESHOLD',
+    'SORT_KEYS',
     'TRUE',
     'ChallengeScore',
     'Detections',

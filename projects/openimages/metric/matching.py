@@ -32,6 +32,7 @@ IGNORED = 3   # taken by a box without mask, or absorbed beside a better one: ne
 OFFICIAL_THRESHOLD = 0.5
 MAX_PER_CLASS = 10_000  # the evaluator keeps no more detections of one class in one image
 
+
 @dataclass(frozen=True)
 class GroundTruth:
     """One image's ground truth, hierarchically expanded, in the evaluator's order.
@@ -127,6 +128,7 @@ class Matches:
         return Matches(*(np.concatenate([getattr(part, field.name) for part in parts])
                          for field in fields(Matches)))
 
+
 @dataclass(frozen=True)
 class _Stage:
     """One pass of matching: against which instances, how, and whether it counts.
@@ -196,9 +198,9 @@ def _found(truth: GroundTruth, detections: Detections,
         if truth.masks is not None:
             raise ValueError('detections without masks against ground truth with masks')
         return _FoundBoxes(np.asarray(detections.boxes, np.float64).reshape(-1, 4)[rows])
-    masks = [detections.masks[row] for row in rows.tolist()]
-    check_same_size([*(truth.measured.rles if truth.measured else ()), *masks])
-    return measure(masks)
+    found = measure(detections.masks[row] for row in rows.tolist())
+    check_same_size([*(truth.measured.rles if truth.measured else ()), *found.rles])
+    return found
 
 
 def _by_class(class_ids: np.ndarray, scores: np.ndarray,
@@ -233,23 +235,22 @@ class _Class:
             return
         found = found.take(members)
         has_mask = np.zeros(len(instances), bool)
-        if truth.measured is not None:
+        if isinstance(found, MeasuredMasks) and truth.measured is not None:
             has_mask = truth.measured.areas[instances] > 0
-            self._add_mask_stages(truth, found, instances[has_mask])
+            self._add_mask_stages(truth, truth.measured, found, instances[has_mask])
         self._add_box_stages(truth, found.boxes, instances[~has_mask])
 
-    def _add_mask_stages(self, truth: GroundTruth, found: MeasuredMasks,
+    def _add_mask_stages(self, truth: GroundTruth, measured: MeasuredMasks, found: MeasuredMasks,
                          instances: np.ndarray) -> None:
         if not len(instances):
             return
-        others = truth.measured.take(instances)
-        common = np.zeros((len(found.rles), len(others.rles)), np.int64)
+        common = np.zeros((len(found.areas), len(instances)), np.int64)
         near = np.flatnonzero(box_intersections(
-            found.boxes, truth.measured.boxes[instances]).any(axis=1))
-        common[near] = mask_intersections([found.rles[row] for row in near.tolist()], others.rles,
+            found.boxes, measured.boxes[instances]).any(axis=1))
+        common[near] = mask_intersections(found.present(near), measured.present(instances),
                                           found.areas[near])
         group = truth.is_group_of[instances]
-        iou = mask_iou(common[:, ~group], found.areas, others.areas[~group])
+        iou = mask_iou(common[:, ~group], found.areas, measured.areas[instances[~group]])
         self._add(iou, instances[~group], absorbs=False, counts=True)
         self._add(mask_ioa(common[:, group], found.areas), instances[group], absorbs=True,
                   counts=True)

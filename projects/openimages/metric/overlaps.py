@@ -7,14 +7,24 @@ overlaps in float32, so masks of more than 2**24 pixels are outside what can be 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import cast
 
 import numpy as np
 from pycocotools import mask as coco_mask
 
-from projects.openimages.masks import MaskError, Rle, decompress_many, rle_from_edges
+from projects.openimages.masks import (
+    MaskError,
+    Rle,
+    batches,
+    decompress_many,
+    rle_from_edges,
+)
+
+MAX_IMAGE_BYTES = 1 << 28
+"""Of run lengths in the masks of one image together, a thousand times what they usually have."""
 
 
 @dataclass(frozen=True)
@@ -35,7 +45,7 @@ class MeasuredMasks:
         boxes = np.zeros((len(self.rles), 4))
         rows = np.flatnonzero(self.areas > 0)
         if len(rows):
-            masks = [self.rles[row] for row in rows.tolist()]
+            masks = self.present(rows)
             sizes = np.array([mask['size'] for mask in masks], np.int64)
             x, y, width, height = coco_mask.toBbox(masks).reshape(-1, 4).T
             boxes[rows] = np.column_stack((x / sizes[:, 1], (x + width) / sizes[:, 1],
@@ -47,30 +57,49 @@ class MeasuredMasks:
         """(N,) bool: where there is something inside."""
         return self.areas > 0
 
+    def present(self, rows: np.ndarray) -> list[Rle]:
+        """The masks in the given rows, (K,) int, each of which has one."""
+        return cast(list[Rle], [self.rles[row] for row in rows.tolist()])
+
     def take(self, rows: np.ndarray) -> MeasuredMasks:
         """The masks in the given rows, (K,) int."""
         return MeasuredMasks([self.rles[row] for row in rows.tolist()], self.areas[rows])
 
 
-def measure(masks: Sequence[Rle | None]) -> MeasuredMasks:
-    """Areas of masks, and tight boxes where they are asked for.
+def measure(masks: Iterable[Rle | None]) -> MeasuredMasks:
+    """Areas of the masks of an image, and tight boxes where they are asked for.
 
     Run lengths are checked and, where need be, brought to the form that pycocotools' own code for
     boxes and overlaps relies on: no empty run after the first.
 
     Raises:
-        MaskError: malformed run lengths, or runs that do not fill the image.
+        MaskError: malformed run lengths, runs that do not fill the image, or more than
+            ``MAX_IMAGE_BYTES`` of them.
     """
-    areas = np.zeros(len(masks), np.int64)
-    rles = list(masks)
-    present = [n for n, mask in enumerate(rles) if mask is not None]
+    rles: list[Rle | None] = []
+    areas = [np.zeros(0, np.int64)]
+    size = 0
+    for batch in batches(masks):
+        size += sum(len(rle['counts']) for rle in batch if rle is not None)
+        if size > MAX_IMAGE_BYTES:
+            raise MaskError(f'the masks of one image have more than {MAX_IMAGE_BYTES} bytes of '
+                            'run lengths together')
+        areas.append(_measure_batch(batch))
+        rles += batch
+    return MeasuredMasks(rles, np.concatenate(areas))
+
+
+def _measure_batch(rles: list[Rle | None]) -> np.ndarray:
+    """(N,) int64 areas; masks with unusual runs are replaced in the list."""
+    areas = np.zeros(len(rles), np.int64)
+    present = [(n, rle) for n, rle in enumerate(rles) if rle is not None]
     if present:
-        sizes = np.array([rles[n]['size'] for n in present], np.int64)
-        runs, offsets = decompress_many([rles[n]['counts'] for n in present])
-        areas[present] = _areas(runs, offsets, sizes)
-        for n, edges in _edges_of_unusual_runs(runs, offsets):
-            rles[present[n]] = rle_from_edges(edges, *sizes[n].tolist())
-    return MeasuredMasks(rles, areas)
+        sizes = np.array([rle['size'] for _, rle in present], np.int64)
+        runs, offsets = decompress_many([rle['counts'] for _, rle in present])
+        areas[[n for n, _ in present]] = _areas(runs, offsets, sizes)
+        for place, edges in _edges_of_unusual_runs(runs, offsets):
+            rles[present[place][0]] = rle_from_edges(edges, *sizes[place].tolist())
+    return areas
 
 
 def _areas(runs: np.ndarray, offsets: np.ndarray, sizes: np.ndarray) -> np.ndarray:
@@ -102,6 +131,7 @@ def _edges_of_unusual_runs(runs: np.ndarray,
         result.append((n, np.append(edges, ends[-1]) if len(edges) % 2 else edges))
     return result
 
+
 def mask_intersections(first: Sequence[Rle], second: Sequence[Rle],
                        first_areas: np.ndarray) -> np.ndarray:
     """Pixels that masks have in common, (N, M) int64, exact.
@@ -111,7 +141,9 @@ def mask_intersections(first: Sequence[Rle], second: Sequence[Rle],
     """
     if not len(first) or not len(second):
         return np.zeros((len(first), len(second)), np.int64)
-    shares = coco_mask.iou(list(first), list(second), [1] * len(second))
+    others, are_crowds = list(second), [1] * len(second)
+    shares = np.concatenate([coco_mask.iou(batch, others, are_crowds)
+                             for batch in batches(first)])
     return np.rint(shares * first_areas[:, None]).astype(np.int64)
 
 

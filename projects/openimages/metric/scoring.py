@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import warnings
-from dataclasses import dataclass
-
 import numpy as np
 
 from projects.openimages.metric.matching import FALSE, IGNORED, TRUE, GroundTruth, Matches
+from projects.openimages.metric.results import ChallengeScore
 
 
 def count_positives(truth: GroundTruth, num_classes: int) -> np.ndarray:
@@ -50,35 +48,6 @@ def average_precision(precision: np.ndarray, recall: np.ndarray) -> float:
     return float(np.sum((recall[steps] - recall[steps - 1]) * precision[steps]))
 
 
-@dataclass(frozen=True)
-class ChallengeScore:
-    """The result. Arrays are (C,), by class id.
-
-    Attributes:
-        average_precisions: float64, nan for a class without positives.
-        positives: instances to be found.
-        true, false, ignored: detections by what became of them.
-    """
-
-    average_precisions: np.ndarray
-    positives: np.ndarray
-    true: np.ndarray
-    false: np.ndarray
-    ignored: np.ndarray
-
-    @property
-    def mean_average_precision(self) -> float:
-        """The mean over classes that have positives; nan if none has."""
-        return mean_over(self.average_precisions)
-
-
-def mean_over(values: np.ndarray, classes: np.ndarray | slice = slice(None)) -> float:
-    """Mean of the values that are not nan, over the given classes; nan if there is none."""
-    with warnings.catch_warnings():
-        warnings.simplefilter('ignore', RuntimeWarning)  # numpy's "Mean of empty slice"
-        return float(np.nanmean(values[classes]))
-
-
 def score(matches: Matches, positives: np.ndarray) -> ChallengeScore:
     """Average precision of every class.
 
@@ -92,9 +61,10 @@ def score(matches: Matches, positives: np.ndarray) -> ChallengeScore:
         if positives[class_id] > 0:
             average_precisions[class_id] = average_precision(
                 *precision_recall(scores, is_true, positives[class_id]))
-    counts = [np.bincount(matches.class_id[matches.outcome == outcome], minlength=num_classes)
-              for outcome in (TRUE, FALSE, IGNORED)]
-    return ChallengeScore(average_precisions, positives, *counts)
+    true, false, ignored = (
+        np.bincount(matches.class_id[matches.outcome == outcome], minlength=num_classes)
+        for outcome in (TRUE, FALSE, IGNORED))
+    return ChallengeScore(average_precisions, positives, true, false, ignored)
 
 
 def per_class(matches: Matches, num_classes: int) -> list[tuple[int, np.ndarray, np.ndarray]]:

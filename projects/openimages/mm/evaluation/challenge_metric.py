@@ -17,11 +17,13 @@ from mmengine.evaluator import BaseMetric
 from mmengine.logging import MMLogger
 
 from projects.openimages.challenge.from_index import IndexGroundTruth, train_image_counts
-from projects.openimages.challenge.report import SORT_KEYS, ClassTable, class_groups, summarise
+from projects.openimages.challenge.report import describe
+from projects.openimages.common.files import atomic_write
 from projects.openimages.data.index import PreparedIndex
 from projects.openimages.metric import (
     DROPPED,
     OFFICIAL_THRESHOLD,
+    SORT_KEYS,
     ChallengeScore,
     Detections,
     Matches,
@@ -88,7 +90,7 @@ class OpenImagesChallengeMetric(BaseMetric):
         self.train_images = None
         if train_index is not None:
             self.train_images = train_image_counts(PreparedIndex.open(train_index))
-        self.groups = class_groups(self.label_space, self.train_images, frequency_bounds)
+        self.frequency_bounds = frequency_bounds
         self.thresholds = COCO_THRESHOLDS if coco_thresholds else (OFFICIAL_THRESHOLD,)
         self.selection = {'score_thr': score_thr, 'max_per_img': max_per_img,
                           'expand_hierarchy': expand_hierarchy}
@@ -123,11 +125,12 @@ class OpenImagesChallengeMetric(BaseMetric):
         positives = np.sum([item.positives for item in results], axis=0)
         scores = [score(Matches.concatenate([item.matches[n] for item in results]), positives)
                   for n in range(len(self.thresholds))]
-        metrics = summarise(scores[0], self.groups)
+        result = describe(scores[0], self.label_space, self.train_images, self.frequency_bounds)
+        metrics = result.means
         if len(scores) > 1:
             metrics['mAP_50_95'] = float(np.mean([item.mean_average_precision
                                                   for item in scores]))
-        self._report(scores[0], len(results))
+        self._report(result, len(results))
         return metrics
 
     def _report(self, result: ChallengeScore, num_images: int) -> None:
@@ -135,8 +138,8 @@ class OpenImagesChallengeMetric(BaseMetric):
         if num_images < self.index.num_images:
             logger.warning(f'{num_images} of the {self.index.num_images} images of '
                            f'{self.index.path} were evaluated; the others do not count')
-        table = ClassTable(result, self.label_space, self.train_images)
         if self.table:
-            logger.info('\n' + table.format(self.sort_by, self.table_rows))
+            logger.info('\n' + result.table(self.sort_by, self.table_rows))
         if self.table_file:
-            table.write(self.table_file, self.sort_by)
+            with atomic_write(self.table_file) as file:
+                result.to_pandas(self.sort_by).to_csv(file, index=False)
