@@ -1,10 +1,12 @@
 """Preparing mask archives against the usual way and against plain PNG decoding.
 
 Generates masks (1-bit and 8-bit PNGs of polygons with holes and crumbs, at real image sizes where
-a sizes CSV is given) in zips, and then, each on one core:
+a sizes CSV is given) in zips, and then, each on one core and in turns, the best of some rounds:
 
+* read: every PNG's bytes out of the zips;
+* packed bits: those bytes to one bit a pixel, by read_mask and by cv2.imdecode and np.packbits;
 * floor: decode every PNG, by each of cv2, Pillow and imagecodecs (where installed);
-* ours: zip to compressed RLE at the image's size, in part files, as tools/prepare_data.py does;
+* ours: zip to compressed RLE at the image's size, in shards, as tools/prepare_data.py does;
 * usual: cv2 decode, resize, pycocotools encode, findContours, and one json.dump;
 * ours over two processes.
 
@@ -22,7 +24,8 @@ import sys
 import tempfile
 import time
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import closing
 from pathlib import Path
 
 import cv2
@@ -36,8 +39,14 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from projects.openimages.common.parallel import run_in_order
 from projects.openimages.data.layout import SplitFiles
-from projects.openimages.data.mask_files.archives import find_masks
-from projects.openimages.data.prepare.shards import MASKS_PER_SHARD, Part, Shard, process_shard
+from projects.openimages.data.mask_files.archives import MaskPlaces, MaskReader, find_masks
+from projects.openimages.data.mask_files.png import read_mask
+from projects.openimages.data.prepare.shards import (
+    MASKS_PER_SHARD,
+    Shard,
+    ShardResult,
+    process_shard,
+)
 from projects.openimages.data.problems import ProblemLog
 
 HEX = '0123456789abcdef'
@@ -53,6 +62,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument('--scaled', type=float, default=0.0, metavar='SHARE',
                         help='share of masks stored at 0.8 of their image\'s size (default 0)')
     parser.add_argument('--workers', type=int, default=2)
+    parser.add_argument('--rounds', type=int, default=3)
     parser.add_argument('--seed', type=int, default=0)
     parser.add_argument('--json', type=Path, help='also write the figures here')
     return parser.parse_args()
@@ -112,18 +122,32 @@ def measure(function: Callable[[], object]) -> tuple[float, float]:
     return time.process_time() - cpu, time.perf_counter() - clock
 
 
-def read_all(folder: Path, names: list[str]):
-    """Every mask file's bytes, archive by archive, as any program reads a zip."""
-    archives = {c: zipfile.ZipFile(folder / f'train-masks-{c}.zip') for c in HEX}
-    for name in names:
-        yield archives[name[0]].read(name)
-    for archive in archives.values():
-        archive.close()
+def split_files(folder: Path) -> SplitFiles:
+    archives = tuple(folder / f'train-masks-{c}.zip' for c in HEX)
+    return SplitFiles(folder, 'train', None, None, None, folder, archives, (), False)
+
+
+def places_of(files: SplitFiles, names: list[str]) -> MaskPlaces:
+    return find_masks(files, pa.chunked_array([pa.array(names, pa.large_utf8())]), ProblemLog())
+
+
+def read_all(folder: Path, names: list[str]) -> Iterator[bytes]:
+    """Every mask file's bytes, archive by archive."""
+    files = split_files(folder)
+    places = places_of(files, names)
+    with closing(MaskReader(files)) as reader:
+        for source, entry, name in zip(places.source.tolist(), places.entry.tolist(), names,
+                                       strict=True):
+            yield reader.read(source, entry, name)
+
+
+def decode_by_cv2(data: bytes) -> np.ndarray:
+    return cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
 
 
 def decoders() -> dict[str, Callable[[bytes], object]]:
     found = {
-        'cv2': lambda data: cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED),
+        'cv2': decode_by_cv2,
         'Pillow': lambda data: Image.open(io.BytesIO(data)).load(),
     }
     try:
@@ -134,9 +158,9 @@ def decoders() -> dict[str, Callable[[bytes], object]]:
     return found
 
 
-def decode_all(folder: Path, names: list[str], decode: Callable[[bytes], object]) -> None:
-    for data in read_all(folder, names):
-        decode(data)
+def for_each(function: Callable[[bytes], object], pngs: list[bytes]) -> None:
+    for data in pngs:
+        function(data)
 
 
 def usual_way(folder: Path, names: list[str], sizes: np.ndarray, out: Path) -> None:
@@ -159,12 +183,11 @@ def usual_way(folder: Path, names: list[str], sizes: np.ndarray, out: Path) -> N
         json.dump({'annotations': annotations}, file)
 
 
-def ours(folder: Path, names: list[str], sizes: np.ndarray, out: Path, workers: int) -> None:
-    """As tools/prepare_data.py: find the files, read them in shards, leave part files."""
-    archives = tuple(folder / f'train-masks-{c}.zip' for c in HEX)
-    files = SplitFiles(folder, 'train', None, None, None, folder, archives, (), False)
-    places = find_masks(files, pa.chunked_array([pa.array(names, pa.large_utf8())]), ProblemLog())
-    out.mkdir()
+def ours(folder: Path, names: list[str], sizes: np.ndarray, workers: int = 1) -> Path:
+    """As tools/prepare_data.py: find the files, read them in shards, leave a file of each."""
+    out = Path(tempfile.mkdtemp(dir=folder))
+    files = split_files(folder)
+    places = places_of(files, names)
     starts = range(0, len(names), MASKS_PER_SHARD)
     shards = (Shard(out / f'{start}.npz', None, names[start:start + MASKS_PER_SHARD],
                     sizes[start:start + MASKS_PER_SHARD].astype(np.int32),
@@ -172,22 +195,24 @@ def ours(folder: Path, names: list[str], sizes: np.ndarray, out: Path, workers: 
                     names[start:start + MASKS_PER_SHARD],
                     places.take(np.arange(start, min(start + MASKS_PER_SHARD, len(names)))))
               for start in starts)
-    for _ in run_in_order(process_shard, shards, workers, len(starts)):
-        pass
+    with closing(MaskReader(files)) as reader:
+        for _ in run_in_order(process_shard, shards, workers, len(starts), shared=reader):
+            pass
+    return out
 
 
 def check(folder: Path, names: list[str], sizes: np.ndarray, out: Path) -> None:
     """Our first masks are pycocotools' encoding of what Pillow decodes, scaled pixel by pixel."""
-    part = Part.load(out / '0.npz')
-    ends = np.cumsum(part.lengths)
-    data = part.data.tobytes()
+    result = ShardResult.load(out / '0.npz')
+    ends = np.cumsum(result.lengths)
+    data = result.data.tobytes()
     for n, png in zip(range(min(50, len(names))), read_all(folder, names), strict=False):
         pixels = np.asarray(Image.open(io.BytesIO(png)).convert('L')) > 0
         columns, rows = ((2 * np.arange(new) + 1) * old // (2 * new)  # nearest by pixel centres
                          for new, old in zip(sizes[n], pixels.shape[::-1], strict=True))
         scaled = pixels[np.ix_(rows, columns)]
         expected = coco_mask.encode(np.asfortranarray(scaled.astype(np.uint8)))['counts']
-        assert data[ends[n] - part.lengths[n]:ends[n]] == expected, names[n]
+        assert data[ends[n] - result.lengths[n]:ends[n]] == expected, names[n]
 
 
 def run_kind(bits: int, arguments: argparse.Namespace) -> dict[str, float]:
@@ -195,21 +220,27 @@ def run_kind(bits: int, arguments: argparse.Namespace) -> dict[str, float]:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         names, sizes = make_archives(folder, bits, arguments)
-        ours(folder, names[:16], sizes[:16], folder / 'warm', 1)  # imports are no work on masks
-        figures = {}
-        for decoder, decode in decoders().items():
-            figures[f'decode only, {decoder}'] = measure(lambda d=decode: decode_all(
-                folder, names, d))[0]
-        figures['ours'] = measure(lambda: ours(folder, names, sizes, folder / 'ours', 1))[0]
-        check(folder, names, sizes, folder / 'ours')
-        figures['usual way'] = measure(
-            lambda: usual_way(folder, names, sizes, folder / 'usual.json'))[0]
-        one = measure(lambda: ours(folder, names, sizes, folder / 'one', 1))[1]
-        several = measure(lambda: ours(folder, names, sizes, folder / 'several',
-                                       arguments.workers))[1]
-        figures = {key: 1000 * value / len(names) for key, value in figures.items()}
-        figures['ours, 1 process, clock'] = 1000 * one / len(names)
-        figures[f'ours, {arguments.workers} processes, clock'] = 1000 * several / len(names)
+        check(folder, names, sizes, ours(folder, names, sizes))
+        pngs = list(read_all(folder, names))
+        one, several = 'ours, 1 process, clock', f'ours, {arguments.workers} processes, clock'
+        contenders: dict[str, Callable[[], object]] = {
+            'read only': lambda: list(read_all(folder, names)),
+            'packed bits, read_mask': lambda: for_each(read_mask, pngs),
+            'packed bits, cv2 and numpy': lambda: for_each(
+                lambda data: np.packbits(decode_by_cv2(data) != 0, axis=1), pngs),
+            **{f'decode only, {decoder}': lambda decode=decode: for_each(decode, pngs)
+               for decoder, decode in decoders().items()},
+            'ours': lambda: ours(folder, names, sizes),
+            'usual way': lambda: usual_way(folder, names, sizes, folder / 'usual.json'),
+            one: lambda: ours(folder, names, sizes),
+            several: lambda: ours(folder, names, sizes, arguments.workers),
+        }
+        figures = dict.fromkeys(contenders, float('inf'))
+        for _ in range(arguments.rounds):
+            for key, contender in contenders.items():
+                cpu, clock = measure(contender)
+                seconds = clock if key in (one, several) else cpu
+                figures[key] = min(figures[key], 1000 * seconds / len(names))
         figures['floor'] = min(v for k, v in figures.items() if k.startswith('decode'))
         return figures
 
@@ -227,6 +258,8 @@ def main() -> None:
         print(f'\n{bits}-bit PNGs, CPU milliseconds a mask')
         for key, value in figures.items():
             print(f'  {key:<34}{value:8.3f}')
+        gain = figures['packed bits, cv2 and numpy'] / figures['packed bits, read_mask']
+        print(f'  cv2 and numpy / read_mask         {gain:8.2f}')
         print(f'  ours / floor                      {figures["ours"] / figures["floor"]:8.2f}')
         print(f'  usual way / ours                  {figures["usual way"] / figures["ours"]:8.2f}')
     if arguments.json:

@@ -1,5 +1,6 @@
 """Preparing and looking at what was prepared."""
 
+import csv
 import zipfile
 from pathlib import Path
 
@@ -27,6 +28,11 @@ def outputs(root: Path, split: str = 'train') -> dict[str, bytes]:
 
 def table(root: Path, name: str, split: str = 'train') -> Path:
     return root / f'challenge-2019-{split}-segmentation-{name}.csv'
+
+
+def read_rows(path: Path) -> list[dict[str, str]]:
+    with open(path, encoding='utf-8', newline='') as file:
+        return list(csv.DictReader(file))
 
 
 def replace_line(path: Path, row: int, line: str) -> None:

@@ -7,9 +7,9 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
+from projects.openimages.common.errors import UserError
 from projects.openimages.data.index import IndexColumns, PreparedIndex, write_index
 from projects.openimages.labels import LabelSpace
-from projects.openimages.common.errors import UserError
 
 SPACE = LabelSpace(('/m/a', '/m/b'), ('Ä, one', 'two'), np.array([[False, True], [False, False]]))
 

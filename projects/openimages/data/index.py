@@ -15,14 +15,14 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import BinaryIO
+from typing import IO, Any
 
 import numpy as np
 import pyarrow as pa
 
-from projects.openimages.labels import LabelSpace
 from projects.openimages.common.errors import UserError
-from projects.openimages.common.files import atomic_write
+from projects.openimages.common.files import atomic_write, open_regular
+from projects.openimages.labels import LabelSpace
 
 INDEX_VERSION = 1
 
@@ -120,7 +120,7 @@ class ImageRecord:
     label_present: np.ndarray
 
 
-class ImageIds(Sequence):
+class ImageIds(Sequence[str]):
     """The image ids by row, read from the file as they are asked for."""
 
     def __init__(self, array: pa.LargeStringArray) -> None:
@@ -129,7 +129,7 @@ class ImageIds(Sequence):
     def __len__(self) -> int:
         return len(self._array)
 
-    def __getitem__(self, row):
+    def __getitem__(self, row: Any) -> Any:
         if isinstance(row, slice):
             return self._array[row].to_pylist()
         return self._array[int(row)].as_py()
@@ -176,9 +176,8 @@ class PreparedIndex:
         self.label_class_ids = labels.values.field('class_id').to_numpy()
         self.label_present = _bools(labels.values.field('present'))
         # Python reads single entries of a memoryview several times as fast as of an array.
-        self._starts, self._mask_starts = map(memoryview, (self.instance_offsets,
-                                                           self._mask_offsets))
-        self._lists = tuple(memoryview(column) for column in (
+        self._starts, self._mask_starts = self.instance_offsets.data, self._mask_offsets.data
+        self._lists = tuple(column.data for column in (
             self.class_ids, self.is_group_of, self.has_mask, self.mask_box.reshape(-1),
             self.boxes.reshape(-1)))
 
@@ -191,12 +190,11 @@ class PreparedIndex:
         """
         path = os.fspath(path)
         try:
+            open_regular(path).close()
             reader = pa.ipc.open_file(pa.memory_map(path))
         except FileNotFoundError:
             raise UserError('no such prepared index; tools/prepare_data.py makes it',
                             path=path) from None
-        except IsADirectoryError:
-            raise UserError('a folder, expected a prepared index', path=path) from None
         except (pa.ArrowInvalid, OSError) as error:
             raise UserError(f'not a prepared index, or half of one: {error}',
                             path=path) from None
@@ -215,7 +213,7 @@ class PreparedIndex:
         return cls(path, batch, metadata[_SPLIT_KEY].decode(),
                    LabelSpace.from_json(metadata[_LABEL_SPACE_KEY].decode()))
 
-    def __reduce__(self):
+    def __reduce__(self) -> tuple:
         """Copies and other processes open the file again instead of carrying its contents."""
         return (PreparedIndex.open, (self.path,))
 
@@ -325,12 +323,12 @@ class _PieceWriter:
 
     _PIECE = 64 << 20
 
-    def __init__(self, file: BinaryIO, mask_data: bytes | mmap.mmap) -> None:
+    def __init__(self, file: IO[bytes], mask_data: bytes | mmap.mmap) -> None:
         self._file = file
         self._map = mask_data if isinstance(mask_data, mmap.mmap) else None
         self.closed = False
 
-    def write(self, data) -> int:
+    def write(self, data: Any) -> int:
         view = memoryview(data).cast('B')
         for start in range(0, len(view), self._PIECE):
             self._file.write(view[start:start + self._PIECE])
@@ -377,7 +375,7 @@ def _array(values: np.ndarray, dtype: type) -> pa.Array:
 
 
 def _fours(values: np.ndarray, dtype: type, arrow_type: pa.DataType) -> pa.Array:
-    flat = np.ascontiguousarray(values, dtype).reshape(-1)
+    flat: np.ndarray = np.ascontiguousarray(values, dtype).reshape(-1)
     return pa.FixedSizeListArray.from_arrays(pa.array(flat), type=arrow_type)
 
 

@@ -39,7 +39,7 @@ NOTE_KINDS = {
     'box_without_area': 'boxes without width or height, kept',
     'unverified_class': 'boxes of a class that no label verifies in the image, kept',
     'absent_class': 'boxes of a class that a label says is absent from the image, kept',
-    'rotated_image': 'images with an EXIF rotation, which some loaders apply and others do not',
+    'rotated_image': 'images that EXIF turns or mirrors, which some loaders apply and others not',
     'extra_image': 'images in the folder that no CSV mentions, not in the index',
 }
 

@@ -70,7 +70,8 @@ def test_black_of_a_palette_is_no_object():
     assert read_mask(file.getvalue()).to_pixels().tolist() == [[0, 1, 0], [0, 1, 0]]
 
 
-@pytest.mark.parametrize(('depth', 'colour_type'), [(1, 0), (8, 0), (16, 0), (8, 2), (1, 3), (8, 6)])
+@pytest.mark.parametrize(('depth', 'colour_type'),
+                         [(1, 0), (8, 0), (16, 0), (8, 2), (1, 3), (8, 6)])
 def test_interlaced_files_are_read(depth, colour_type):
     """Of the 3x2 pixels, all but the first and the last are set."""
     rows = b''

@@ -1,15 +1,8 @@
 """Preparing whole splits: what comes out, that it does not depend on how, going on after kills."""
 
-import csv
 import json
-import random
 import shutil
-import signal
-import subprocess
-import sys
-import time
 import zipfile
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -18,15 +11,9 @@ from pycocotools import mask as coco_mask
 from pycocotools.coco import COCO
 
 from projects.openimages.data.prepare import shards
-from projects.openimages.data.index import PreparedIndex
 from projects.openimages.masks import decode_text
-from tests.data.helpers import open_prepared, outputs, prepare, table
-from tests.helpers import REPOSITORY, run_tool
-
-
-def read_rows(path: Path) -> list[dict]:
-    with open(path, encoding='utf-8', newline='') as file:
-        return list(csv.DictReader(file))
+from tests.data.helpers import open_prepared, outputs, prepare, read_rows, table
+from tests.helpers import run_tool
 
 
 def test_every_mask_is_the_archives_png_at_image_size(prepared_data):
@@ -256,74 +243,3 @@ def test_missing_output_is_made_again(data_root):
     (data_root / 'prepared/validation/coco.json').unlink()
     assert not prepare(data_root, 'validation').reused
     assert outputs(data_root, 'validation') == expected
-
-
-KILL_SCRIPT = '''
-import sys
-from pathlib import Path
-from projects.openimages.data.export import coco
-from projects.openimages.data.prepare import shards
-from projects.openimages.data.export import tf_ground_truth
-from tests.data.helpers import prepare
-shards.MASKS_PER_SHARD = coco._IMAGES_PER_TASK = tf_ground_truth._IMAGES_PER_TASK = 4
-print('ready', flush=True)
-prepare(Path(sys.argv[1]), workers=int(sys.argv[2]))
-'''
-
-
-@pytest.mark.parametrize('workers', [1, 2])
-def test_killed_runs_end_with_the_same_bytes(data_root, prepared_data, workers):
-    """SIGKILL ten times at random moments, then let it finish."""
-    command = [sys.executable, '-c', KILL_SCRIPT, str(data_root), str(workers)]
-    moments = random.Random(workers)
-    started = time.monotonic()
-    longest = None
-    kills = 0
-    for _ in range(40):
-        if kills == 10:
-            break
-        process = subprocess.Popen(command, cwd=REPOSITORY, stdout=subprocess.PIPE,
-                                   stderr=subprocess.DEVNULL, text=True)
-        assert process.stdout.readline() == 'ready\n'
-        started = time.monotonic()
-        try:
-            process.wait(moments.uniform(0, longest or 0.5))
-            longest = time.monotonic() - started
-            shutil.rmtree(data_root / 'prepared')  # it was finished: the next one starts afresh
-        except subprocess.TimeoutExpired:
-            process.send_signal(signal.SIGKILL)
-            kills += 1
-        process.wait()
-        process.stdout.close()
-    assert kills == 10
-    finished = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, check=False)
-    assert finished.returncode == 0, finished.stderr
-    assert outputs(data_root) == outputs(prepared_data)
-    assert isinstance(open_prepared(data_root), PreparedIndex)
-
-
-def test_run_goes_on_from_the_parts_of_a_killed_one(data_root, monkeypatch):
-    monkeypatch.setattr(shards, 'MASKS_PER_SHARD', 8)
-    done = []
-    real = shards.read_mask
-
-    def stop_in_the_middle(data):
-        done.append(1)
-        if len(done) == 30:
-            raise KeyboardInterrupt
-        return real(data)
-
-    monkeypatch.setattr(shards, 'read_mask', stop_in_the_middle)
-    with pytest.raises(KeyboardInterrupt):
-        prepare(data_root)
-    prepare(data_root)
-    masks = len(read_rows(table(data_root, 'masks')))
-    assert masks <= len(done) < masks + 30
-    assert not (data_root / 'prepared/train/.parts').exists()
-
-
-def test_changed_inputs_do_not_use_old_parts(data_root, monkeypatch):
-    parts = data_root / 'prepared/train/.parts'
-    (parts / 'of-other-inputs').mkdir(parents=True)
-    prepare(data_root)
-    assert not parts.exists()

@@ -18,12 +18,12 @@ from functools import lru_cache
 
 import numpy as np
 
-from projects.openimages.data.index import PreparedIndex
+from projects.openimages.common.files import atomic_write
 from projects.openimages.common.parallel import run_in_order
+from projects.openimages.common.progress import progress
+from projects.openimages.data.index import PreparedIndex
 from projects.openimages.data.mask_files.polygons import mask_to_polygons
 from projects.openimages.masks import compress_counts
-from projects.openimages.common.files import atomic_write
-from projects.openimages.common.progress import progress
 
 _IMAGES_PER_TASK = 1000
 

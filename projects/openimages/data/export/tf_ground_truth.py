@@ -14,12 +14,12 @@ from pathlib import Path
 
 import numpy as np
 
-from projects.openimages.data.index import PreparedIndex
+from projects.openimages.common.files import atomic_write
 from projects.openimages.common.parallel import run_in_order
+from projects.openimages.common.progress import progress
+from projects.openimages.data.index import PreparedIndex
 from projects.openimages.labels import write_label_map
 from projects.openimages.masks import encode_text
-from projects.openimages.common.files import atomic_write
-from projects.openimages.common.progress import progress
 
 BOXES, LABELS, SEGMENTATIONS = 'tf_boxes.csv', 'tf_labels.csv', 'tf_segmentations.csv'
 LABEL_MAP = 'label_map.pbtxt'

@@ -8,6 +8,9 @@ from pycocotools import mask as coco_mask
 
 from projects.openimages.masks import Rle, bbox, iou, rle_to_mask
 
+MAX_TOLERANCE = 1000.0
+"""Pixels; the long side of most Open Images photos."""
+
 
 def mask_to_polygons(rle: Rle, tolerance: float) -> tuple[list[list[float]], float]:
     """The outlines of a mask.
@@ -17,7 +20,8 @@ def mask_to_polygons(rle: Rle, tolerance: float) -> tuple[list[list[float]], flo
 
     Args:
         rle: a mask with pixels.
-        tolerance: pixels by which the outline may be simplified (Douglas-Peucker).
+        tolerance: pixels by which the outline may be simplified (Douglas-Peucker), at most
+            ``MAX_TOLERANCE``.
 
     Returns:
         Polygons ``[x1, y1, x2, y2, ...]`` of at least three points, and the IoU of what

@@ -1,6 +1,8 @@
 """What a prepared split was made from, so that a second run can tell that nothing has changed.
 
-Files are known by size and time of change, folders by those of all their files.
+Files are known by size and time of change, folders by those of all their files. The code is known
+by its versions only: who changes what the outputs look like raises one of them, or old outputs are
+taken for new ones.
 """
 
 from __future__ import annotations
@@ -10,14 +12,15 @@ import json
 import os
 from pathlib import Path
 
-from projects.openimages.data.index import INDEX_VERSION
-from projects.openimages.data.official.joining import JOIN_TOLERANCE
-from projects.openimages.data.layout import SplitFiles
 from projects.openimages.common.files import atomic_write
+from projects.openimages.data.index import INDEX_VERSION
+from projects.openimages.data.layout import SplitFiles
+from projects.openimages.data.official.joining import JOIN_TOLERANCE
 
 STATE_FILE = '.inputs.json'
-PREPARE_VERSION = 1
-"""Raised when the same inputs would give other outputs than before."""
+PREPARE_VERSION = 2
+"""Raised when the same inputs would give other outputs than before. 2: truncated images are
+refused, and every EXIF orientation but the first is noted."""
 
 
 def describe_inputs(files: SplitFiles, others: list[Path], options: dict) -> dict:
@@ -43,7 +46,7 @@ def _name(path: Path, root: Path) -> str:
     return path.relative_to(root).as_posix() if path.is_relative_to(root) else path.as_posix()
 
 
-def _describe_file(path: Path) -> list[int]:
+def _describe_file(path: Path | os.DirEntry) -> list[int]:
     status = path.stat()
     return [status.st_size, status.st_mtime_ns]
 
@@ -54,13 +57,19 @@ def _describe_folder(folder: Path) -> str | None:
     total, count = 0, 0
     with os.scandir(folder) as entries:
         for entry in entries:
-            status = entry.stat()
-            line = f'{entry.name}\0{status.st_size}\0{status.st_mtime_ns}'
+            line = f'{entry.name}\0{_describe_entry(entry)}'
             digest = hashlib.blake2b(line.encode('utf-8', 'surrogateescape'), digest_size=16)
             # A sum does not depend on the order in which the file system lists its files.
             total = (total + int.from_bytes(digest.digest(), 'little')) % (1 << 128)
             count += 1
     return f'{count} files, {total:032x}'
+
+
+def _describe_entry(entry: os.DirEntry) -> list[int] | None:
+    try:
+        return _describe_file(entry)
+    except OSError:  # a link to nowhere: what needs the file says so
+        return None
 
 
 def inputs_key(state: dict) -> str:

@@ -1,4 +1,4 @@
-"""Part files and official rows become the columns of the index.
+"""Shard results and official rows become the columns of the index.
 
 Images that could not be read leave with all their rows; masks that could not be read leave their
 instance without a mask. What is worth a note about masks (size, place) is noted here, where their
@@ -8,7 +8,7 @@ instances have their final numbers.
 from __future__ import annotations
 
 import mmap
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -17,8 +17,8 @@ import numpy as np
 from projects.openimages.data.index import IndexColumns
 from projects.openimages.data.layout import SplitFiles
 from projects.openimages.data.official.annotations import Annotations
+from projects.openimages.data.prepare.shards import ShardResult, shard_bounds
 from projects.openimages.data.problems import Problem, ProblemLog
-from projects.openimages.data.prepare.shards import Part, shard_bounds
 
 OUTSIDE_PIXELS = 2
 OUTSIDE_SHARE = 0.01
@@ -30,11 +30,11 @@ DISTANT_JOIN = 0.005
 
 
 @dataclass
-class Assembled:
+class Gathered:
     """A split before it is written; N instances are left.
 
     Attributes:
-        columns: for the index; ``mask_data`` maps a file beside the parts.
+        columns: for the index; ``mask_data`` maps a file beside the shards' own.
         join_distances: (N,) float64, nan where there was nothing to join.
         instance_images: (N,) int64 row of the image.
         counts: numbers for the report.
@@ -48,7 +48,7 @@ class Assembled:
 
 @dataclass
 class _Masks:
-    """What the parts say of each instance, and where its image is in the split."""
+    """What the shards say of each instance, and where its image is in the split."""
 
     sizes: np.ndarray
     areas: np.ndarray
@@ -57,18 +57,18 @@ class _Masks:
     lengths: np.ndarray
 
 
-def assemble(annotations: Annotations, parts: Iterator[Path], files: SplitFiles,
-             data_path: Path, log: ProblemLog) -> Assembled:
-    """Join the parts of a split in order.
+def gather(annotations: Annotations, results: Iterable[Path], files: SplitFiles,
+           data_path: Path, log: ProblemLog) -> Gathered:
+    """Join the shards of a split in order.
 
     Args:
         annotations: the rows.
-        parts: the part file of each shard, in order.
+        results: the file of each shard, in order.
         files: for the names in messages.
         data_path: the file to put all masks' bytes in.
-        log: gets the parts' problems and the notes about masks.
+        log: gets the shards' problems and the notes about masks.
     """
-    masks = _gather(annotations, parts, files, data_path, log)
+    masks = _gather_masks(annotations, results, files, data_path, log)
     keep_images = masks.sizes[:, 0] > 0
     images = annotations.instance_images
     keep = keep_images[images]
@@ -92,7 +92,7 @@ def assemble(annotations: Annotations, parts: Iterator[Path], files: SplitFiles,
     rows = np.cumsum(keep_images) - 1
     _note_instances(annotations, masks, keep, files, log)
     _note_labels(columns, annotations.box_lines[keep], files, log)
-    return Assembled(columns, annotations.join_distances[keep], rows[images[keep]],
+    return Gathered(columns, annotations.join_distances[keep], rows[images[keep]],
                      {**annotations.counts, 'images_left_out': int((~keep_images).sum())})
 
 
@@ -108,36 +108,34 @@ def _kept_offsets(offsets: np.ndarray, keep: np.ndarray) -> np.ndarray:
     return np.concatenate(([0], np.cumsum(keep)))[offsets]
 
 
-def _gather(annotations: Annotations, parts: Iterator[Path], files: SplitFiles,
-            data_path: Path, log: ProblemLog) -> _Masks:
+def _gather_masks(annotations: Annotations, results: Iterable[Path], files: SplitFiles,
+                  data_path: Path, log: ProblemLog) -> _Masks:
     count = len(annotations.class_ids)
     masks = _Masks(np.zeros((len(annotations.image_ids), 2), np.int32),
                    np.zeros(count, np.int32), np.zeros((count, 4), np.int32),
                    np.zeros((count, 2), np.int32), np.zeros(count, np.int64))
     with open(data_path, 'wb') as data:
-        for (start, stop), path in zip(shard_bounds(annotations), parts, strict=True):
-            part = Part.load(path)
+        for (start, stop), path in zip(shard_bounds(annotations), results, strict=True):
+            result = ShardResult.load(path)
             first, last = annotations.instance_offsets[[start, stop]].tolist()
             with_mask = first + np.flatnonzero(annotations.mask_rows[first:last] >= 0)
-            masks.sizes[start:stop] = part.sizes
-            masks.areas[with_mask] = part.areas
-            masks.boxes[with_mask] = part.boxes
-            masks.source_sizes[with_mask] = part.source_sizes
-            masks.lengths[with_mask] = part.lengths
-            data.write(part.data.tobytes())
-            _log_part(part, annotations, start, with_mask, files, log)
+            masks.sizes[start:stop] = result.sizes
+            masks.areas[with_mask] = result.areas
+            masks.boxes[with_mask] = result.boxes
+            masks.source_sizes[with_mask] = result.source_sizes
+            masks.lengths[with_mask] = result.lengths
+            data.write(result.data.tobytes())
+            _log_problems(result, annotations, start, with_mask, files, log)
     return masks
 
 
-def _log_part(part: Part, annotations: Annotations, start: int, with_mask: np.ndarray,
-              files: SplitFiles, log: ProblemLog) -> None:
-    for kind, position, message in part.problems:
+def _log_problems(result: ShardResult, annotations: Annotations, start: int,
+                  with_mask: np.ndarray, files: SplitFiles, log: ProblemLog) -> None:
+    for kind, position, message in result.problems:
         if kind in ('missing_image', 'broken_image'):
             image = start + position
-            image_id = annotations.image_ids[image]
             source, row = _first_row(annotations, image, files)
-            path = files.images / f'{image_id}.jpg'
-            log.bad(kind, f'image {path}: {message}', path=source, row=row, image_id=image_id)
+            log.bad(kind, message, path=source, row=row, image_id=annotations.image_ids[image])
         else:
             instance = with_mask[position]
             row = annotations.mask_rows[instance]
@@ -145,9 +143,10 @@ def _log_part(part: Part, annotations: Annotations, start: int, with_mask: np.nd
             log.bad(kind, f'mask {annotations.mask_names[row].as_py()}: {message}',
                     path=files.masks, row=int(annotations.mask_lines[row]),
                     image_id=annotations.image_ids[image])
-    for position in np.flatnonzero(part.rotated):
+    for position in np.flatnonzero(result.orientations > 1):
         image_id = annotations.image_ids[start + position]
-        log.add(Problem('rotated_image', 'EXIF asks for a quarter turn, which is not applied here',
+        log.add(Problem('rotated_image', f'EXIF orientation {result.orientations[position]} asks '
+                        'to turn or mirror it, which is not done here',
                         f'{files.images / image_id}.jpg', None, image_id))
 
 
@@ -180,8 +179,9 @@ def _note_instances(annotations: Annotations, masks: _Masks, keep: np.ndarray, f
     other_shape = other_size & (np.abs(mask_width * height - mask_height * width) > np.maximum(
         SHAPE_TOLERANCE * mask_width * height, np.maximum(width, height)))
     numbers = np.cumsum(keep) - 1
+    boxes_name = files.boxes.name if files.boxes else ''
 
-    def note(kind: str, chosen: np.ndarray, message) -> None:
+    def note(kind: str, chosen: np.ndarray, message: Callable[[int], str]) -> None:
         def problems() -> Iterator[Problem]:
             for n in np.flatnonzero(chosen):
                 row = annotations.mask_rows[n]
@@ -200,7 +200,7 @@ def _note_instances(annotations: Annotations, masks: _Masks, keep: np.ndarray, f
         f'{mask_width[n]}x{mask_height[n]} pixels, the image has {width[n]:.0f}x{height[n]:.0f}'))
     note('distant_join', keep & (annotations.join_distances > DISTANT_JOIN), lambda n: (
         f'its box is {annotations.join_distances[n]:.4g} from that in row '
-        f'{annotations.box_lines[n]} of {files.boxes.name}'))
+        f'{annotations.box_lines[n]} of {boxes_name}'))
 
 
 def _outside(boxes: np.ndarray, mask_boxes: np.ndarray, width: np.ndarray,

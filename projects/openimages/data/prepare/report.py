@@ -11,7 +11,7 @@ import numpy as np
 
 from projects.openimages.common.files import atomic_write
 from projects.openimages.data.index import PreparedIndex
-from projects.openimages.data.prepare.gathering import Assembled
+from projects.openimages.data.prepare.gathering import Gathered
 from projects.openimages.data.problems import BAD_KINDS, NOTE_KINDS, ProblemLog
 
 REPORT_VERSION = 1
@@ -21,20 +21,20 @@ _DISTANCE_STEPS = (0.0, 1e-6, 1e-5, 1e-4, 1e-3, 5e-3, 2e-2)
 _LONGEST_TEXT = 200
 
 
-def build_report(index: PreparedIndex, assembled: Assembled, log: ProblemLog,
+def build_report(index: PreparedIndex, gathered: Gathered, log: ProblemLog,
                  root: Path, polygons: dict | None) -> dict:
     """Numbers and problems of a prepared split as JSON values.
 
     Args:
         index: the finished index.
-        assembled: what it was written from.
+        gathered: what it was written from.
         log: everything found on the way.
         root: the data root, which files are named from.
         polygons: tolerance and measured IoU, where polygons were written.
     """
     report = {
-        'report_version': REPORT_VERSION, 'split': index.split, 'counts': _counts(index, assembled),
-        'classes': _classes(index), 'joins': _joins(index, assembled),
+        'report_version': REPORT_VERSION, 'split': index.split, 'counts': _counts(index, gathered),
+        'classes': _classes(index), 'joins': _joins(index, gathered),
         'problems': {kind: {'meaning': meaning, 'stops': kind in BAD_KINDS,
                             'count': log.counts[kind],
                             'rows': [problem.to_json(root) for problem in log.listed[kind]]}
@@ -46,7 +46,7 @@ def build_report(index: PreparedIndex, assembled: Assembled, log: ProblemLog,
     return report
 
 
-def _counts(index: PreparedIndex, assembled: Assembled) -> dict[str, int]:
+def _counts(index: PreparedIndex, gathered: Gathered) -> dict[str, int]:
     instances = np.diff(index.instance_offsets)
     labels = np.diff(index.label_offsets)
     return {
@@ -63,7 +63,7 @@ def _counts(index: PreparedIndex, assembled: Assembled) -> dict[str, int]:
         'labels_present': int(index.label_present.sum()),
         'classes': index.label_space.num_classes,
         'classes_with_masks': len(np.unique(index.class_ids[index.has_mask])),
-        **assembled.counts,
+        **gathered.counts,
     }
 
 
@@ -89,9 +89,9 @@ def _classes(index: PreparedIndex) -> list[dict]:
              **{name: int(values[c]) for name, values in columns.items()}} for c in order]
 
 
-def _joins(index: PreparedIndex, assembled: Assembled) -> dict:
+def _joins(index: PreparedIndex, gathered: Gathered) -> dict:
     """How far the boxes of the two CSVs are apart, and the worst."""
-    distances = assembled.join_distances
+    distances = gathered.join_distances
     joined = np.flatnonzero(~np.isnan(distances))
     counts = np.histogram(distances[joined], (*_DISTANCE_STEPS, np.inf))[0]
     bounds = [*(f'below {high:g}' for high in _DISTANCE_STEPS[1:]), f'{_DISTANCE_STEPS[-1]:g} up']
@@ -100,7 +100,7 @@ def _joins(index: PreparedIndex, assembled: Assembled) -> dict:
         'count': len(joined),
         'by_distance': {bound: int(count) for bound, count in zip(bounds, counts, strict=True)},
         'worst': [{'distance': float(distances[n]), 'instance': int(n),
-                   'image_id': index.image_ids[int(assembled.instance_images[n])],
+                   'image_id': index.image_ids[int(gathered.instance_images[n])],
                    'class': index.label_space.names[index.class_ids[n]]} for n in worst],
     }
 

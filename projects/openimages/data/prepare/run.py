@@ -1,9 +1,10 @@
 """Official files to a prepared split: index, COCO JSON, TF ground truth, report.
 
 The order of work: the CSVs are read, checked and joined; image sizes and masks are read in shards
-by worker processes, each leaving a part file; the parts become the index; everything else is
-written from the index. All of it happens in a hidden folder, and the finished files take their
-places at the end. A run that is killed goes on from its parts, as long as the inputs are the same.
+by worker processes, each leaving a file; those become the index; everything else is written from
+the index. All of it happens in a hidden folder, and the finished files take their places at the
+end. A run that is killed goes on from its shards, as long as the inputs are the same. Two runs on
+one split do not mix: the second is refused.
 """
 
 from __future__ import annotations
@@ -12,34 +13,19 @@ import os
 import shutil
 import sys
 from collections.abc import Iterator, Sequence
+from contextlib import closing
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+from tqdm import tqdm
 
-from projects.openimages.data.mask_files.archives import find_masks
-from projects.openimages.data.prepare.gathering import Assembled, assemble
-from projects.openimages.data.export.coco import write_coco
-from projects.openimages.data.official.image_sizes import look_up_sizes, read_sizes_csv
-from projects.openimages.data.index import PreparedIndex, write_index
-from projects.openimages.data.prepare.fingerprint import (
-    STATE_FILE,
-    describe_inputs,
-    inputs_key,
-    is_prepared,
-    record_prepared,
-)
-from projects.openimages.data.layout import SplitFiles, find_split
-from projects.openimages.data.official.annotations import (
-    Annotations,
-    annotations_without_rows,
-    read_annotations,
-)
+from projects.openimages.common.errors import UserError
+from projects.openimages.common.files import exclusive, open_regular
 from projects.openimages.common.parallel import run_in_order
-from projects.openimages.data.problems import Problem, ProblemLog
-from projects.openimages.data.prepare.report import build_report, write_report
-from projects.openimages.data.prepare.shards import make_shards, process_shard, shard_bounds
+from projects.openimages.common.progress import progress
+from projects.openimages.data.export.coco import write_coco
 from projects.openimages.data.export.tf_ground_truth import (
     BOXES,
     LABEL_MAP,
@@ -47,9 +33,29 @@ from projects.openimages.data.export.tf_ground_truth import (
     SEGMENTATIONS,
     write_tf_ground_truth,
 )
+from projects.openimages.data.folders import file_names
+from projects.openimages.data.index import PreparedIndex, write_index
+from projects.openimages.data.layout import SplitFiles, find_split
+from projects.openimages.data.mask_files.archives import MaskReader, find_masks
+from projects.openimages.data.mask_files.polygons import MAX_TOLERANCE
+from projects.openimages.data.official.annotations import (
+    Annotations,
+    annotations_without_rows,
+    read_annotations,
+)
+from projects.openimages.data.official.image_sizes import look_up_sizes, read_sizes_csv
+from projects.openimages.data.prepare.fingerprint import (
+    STATE_FILE,
+    describe_inputs,
+    inputs_key,
+    is_prepared,
+    record_prepared,
+)
+from projects.openimages.data.prepare.gathering import Gathered, gather
+from projects.openimages.data.prepare.report import build_report, write_report
+from projects.openimages.data.prepare.shards import make_shards, process_shard, shard_bounds
+from projects.openimages.data.problems import Problem, ProblemLog
 from projects.openimages.labels import LabelSpace
-from projects.openimages.common.errors import UserError
-from projects.openimages.common.progress import progress
 
 INDEX, COCO = 'index.arrow', 'coco.json'
 REPORTS = ('report.json', 'report.txt')
@@ -67,12 +73,21 @@ class PrepareOptions:
         sizes: a CSV of image sizes to use instead of the images' headers, where it has them; the
             images need not be there then.
         polygon_tolerance: write ``coco.json`` with polygons this close in pixels; None for RLE.
+
+    Raises:
+        UserError: a tolerance that is none.
     """
 
     workers: int = 1
     skip_bad: bool = False
     sizes: Path | None = None
     polygon_tolerance: float | None = None
+
+    def __post_init__(self) -> None:
+        tolerance = self.polygon_tolerance
+        if tolerance is not None and not 0 <= tolerance <= MAX_TOLERANCE:
+            raise UserError(f'polygon tolerance {tolerance:g}, expected 0 to {MAX_TOLERANCE:g} '
+                            'pixels')
 
 
 @dataclass(frozen=True)
@@ -95,29 +110,33 @@ def prepare_split(root: str | os.PathLike, split: str, label_space: LabelSpace,
         options: see there.
 
     Raises:
-        UserError: anything that is wrong with the input and not to be skipped.
+        UserError: anything that is wrong with the input and not to be skipped, or another run is
+            preparing the split.
     """
     files = find_split(root, split)
     folder = Path(root) / 'prepared' / split
     others = [*class_files, *([options.sizes] if options.sizes else [])]
     for path in others:
-        if not path.is_file():
-            raise UserError('no such file', path=path)
+        try:
+            open_regular(path).close()
+        except FileNotFoundError:
+            raise UserError('no such file', path=path) from None
     changing = {'skip_bad': options.skip_bad, 'polygon_tolerance': options.polygon_tolerance}
     state = describe_inputs(files, others, changing)
     names = [INDEX, COCO, *(_TF if files.boxes else ()), *REPORTS]
     if is_prepared(folder, state, names):
         return Prepared(folder, reused=True)
-    parts = _parts_folder(folder, inputs_key({**state, 'options': {}}))
-    log = ProblemLog(options.skip_bad)
-    print(f'{split}: reading the CSVs and the archives\' directories', file=sys.stderr)
-    annotations, sizes = _read_rows(files, label_space, options, log)
-    assembled = _read_masks(files, annotations, sizes, options, parts, log)
-    write_index(parts / INDEX, assembled.columns, split=split, label_space=label_space)
-    _write_outputs(parts, files, assembled, options, log)
-    _publish(parts, folder, names)
-    record_prepared(folder, state, names)
-    shutil.rmtree(folder / _PARTS)
+    with exclusive(folder, 'preparing this split'):
+        parts = _parts_folder(folder, inputs_key({**state, 'options': {}}))
+        log = ProblemLog(options.skip_bad)
+        print(f'{split}: reading the CSVs and the archives\' directories', file=sys.stderr)
+        annotations, sizes = _read_rows(files, label_space, options, log)
+        gathered = _read_masks(files, annotations, sizes, options, parts, log)
+        write_index(parts / INDEX, gathered.columns, split=split, label_space=label_space)
+        _write_outputs(parts, files, gathered, options, log)
+        _publish(parts, folder, names)
+        record_prepared(folder, state, names)
+        shutil.rmtree(folder / _PARTS)
     return Prepared(folder, reused=False)
 
 
@@ -139,12 +158,14 @@ def _read_rows(files: SplitFiles, label_space: LabelSpace, options: PrepareOptio
     """The split's rows, and (I, 2) int32 image sizes where a CSV says them, zeros otherwise."""
     known = read_sizes_csv(options.sizes, log) if options.sizes else None
     on_disk = _image_ids_on_disk(files.images, needed=known is None)
-    if files.boxes is None:
-        annotations = annotations_without_rows(
-            on_disk if on_disk is not None else known[0].unique().to_pylist())
-    else:
+    if files.boxes is not None:
         annotations = read_annotations(files, label_space, log)
         _note_extra_images(files, annotations, on_disk or set(), log)
+    elif on_disk is not None:
+        annotations = annotations_without_rows(list(on_disk))
+    else:
+        assert known is not None  # or the folder would have been needed
+        annotations = annotations_without_rows(known[0].unique().to_pylist())
     sizes = np.zeros((len(annotations.image_ids), 2), np.int32)
     if known:
         sizes = look_up_sizes(annotations.image_ids, *known)
@@ -160,8 +181,7 @@ def _image_ids_on_disk(folder: Path, *, needed: bool) -> set[str] | None:
             raise UserError('no such folder (the images); --sizes prepares without them',
                             path=folder)
         return None
-    with os.scandir(folder) as entries:
-        image_ids = {entry.name[:-4] for entry in entries if entry.name.endswith('.jpg')}
+    image_ids = {name.removesuffix('.jpg') for name in file_names(folder, '.jpg')}
     if needed and not image_ids:
         raise UserError('no .jpg image in this folder', path=folder)
     return image_ids
@@ -176,7 +196,7 @@ def _note_extra_images(files: SplitFiles, annotations: Annotations, on_disk: set
 
 
 def _read_masks(files: SplitFiles, annotations: Annotations, sizes: np.ndarray,
-                options: PrepareOptions, parts: Path, log: ProblemLog) -> Assembled:
+                options: PrepareOptions, parts: Path, log: ProblemLog) -> Gathered:
     names = annotations.mask_names
     names = pa.chunked_array([names]) if isinstance(names, pa.Array) else names
     places = find_masks(files, names, log)
@@ -184,29 +204,30 @@ def _read_masks(files: SplitFiles, annotations: Annotations, sizes: np.ndarray,
                          files.images if files.images.is_dir() else None, parts)
     total = int((annotations.mask_rows >= 0).sum()) or len(annotations.image_ids)
     unit = 'mask' if len(annotations.mask_names) else 'image'
-    bar = progress(total=total, desc=files.split, unit=unit)
-    with bar:
-        finished = _with_progress(run_in_order(process_shard, shards, options.workers,
-                                               len(shard_bounds(annotations))), annotations, bar)
-        return assemble(annotations, finished, files, parts / 'masks.bin', log)
+    with (progress(total=total, desc=files.split, unit=unit) as bar,
+          closing(MaskReader(files)) as reader):
+        results = run_in_order(process_shard, shards, options.workers,
+                               len(shard_bounds(annotations)), shared=reader)
+        return gather(annotations, _with_progress(results, annotations, bar), files,
+                      parts / 'masks.bin', log)
 
 
-def _with_progress(paths: Iterator[Path], annotations: Annotations, bar) -> Iterator[Path]:
+def _with_progress(results: Iterator[Path], annotations: Annotations, bar: tqdm) -> Iterator[Path]:
     has_mask = annotations.mask_rows >= 0
-    for (start, stop), path in zip(shard_bounds(annotations), paths, strict=True):
+    for (start, stop), path in zip(shard_bounds(annotations), results, strict=True):
         first, last = annotations.instance_offsets[[start, stop]]
         bar.update(int(has_mask[first:last].sum()) if len(annotations.mask_names)
                    else stop - start)
         yield path
 
 
-def _write_outputs(parts: Path, files: SplitFiles, assembled: Assembled, options: PrepareOptions,
+def _write_outputs(parts: Path, files: SplitFiles, gathered: Gathered, options: PrepareOptions,
                    log: ProblemLog) -> None:
     quality = write_coco(parts / COCO, parts / INDEX, polygon_tolerance=options.polygon_tolerance,
                          workers=options.workers)
     if files.boxes:
         write_tf_ground_truth(parts, parts / INDEX, workers=options.workers)
-    report = build_report(PreparedIndex.open(parts / INDEX), assembled, log, files.root,
+    report = build_report(PreparedIndex.open(parts / INDEX), gathered, log, files.root,
                           asdict(quality) if quality else None)
     write_report(parts, report)
 

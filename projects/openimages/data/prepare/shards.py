@@ -1,8 +1,8 @@
 """The heavy part of preparing, in pieces: image sizes and masks of a range of images.
 
 A shard is a range of a split's images in order of their ids, so that what its masks become stands
-together in the index as well. Each finished shard is a part file; a run that was killed finds them
-and goes on, and since shards do not depend on the number of workers, neither do the bytes.
+together in the index as well. Each finished shard is a file; a run that was killed finds them and
+goes on, and since shards do not depend on the number of workers, neither do the bytes.
 """
 
 from __future__ import annotations
@@ -10,18 +10,19 @@ from __future__ import annotations
 import io
 import json
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
-from projects.openimages.data.mask_files.archives import EntryError, MaskPlaces, MaskReader
-from projects.openimages.data.official.image_sizes import ImageError, read_image_size
-from projects.openimages.data.official.annotations import Annotations
-from projects.openimages.data.mask_files.packed import EMPTY, encode_packed
-from projects.openimages.data.mask_files.png import PngError, read_mask
+from projects.openimages.common.errors import UserError
 from projects.openimages.common.files import atomic_write
+from projects.openimages.data.mask_files.archives import EntryError, MaskPlaces, MaskReader
+from projects.openimages.data.mask_files.packed import EMPTY, EncodedMask, encode_packed
+from projects.openimages.data.mask_files.png import PngError, read_mask
+from projects.openimages.data.official.annotations import Annotations
+from projects.openimages.data.official.image_sizes import ImageError, read_image_size
 
 MASKS_PER_SHARD = 1024
 IMAGES_PER_SHARD = 4096
@@ -32,7 +33,7 @@ class Shard:
     """One piece of work: the images ``[start, stop)``, i of them, with m masks.
 
     Attributes:
-        path: the part file.
+        path: the file for its result.
         image_folder: where ``<ImageID>.jpg`` is; None where there are no images.
         image_ids: i strings.
         sizes: (i, 2) int32 width, height known beforehand; 0 where not.
@@ -43,7 +44,7 @@ class Shard:
 
     path: Path
     image_folder: Path | None
-    image_ids: list[str]
+    image_ids: Sequence[str]
     sizes: np.ndarray
     mask_images: np.ndarray
     mask_names: list[str]
@@ -51,22 +52,22 @@ class Shard:
 
 
 @dataclass(frozen=True)
-class Part:
-    """What a shard became.
+class ShardResult:
+    """What a shard became; i images, m masks.
 
     Attributes:
         sizes: (i, 2) int32 width, height; 0 for an image that is left out.
-        rotated: (i,) bool, EXIF asks for a quarter turn.
+        orientations: (i,) int8 of EXIF, 1 to 8; 1 is as stored, or not looked at.
         areas: (m,) int32 pixels; 0 without a mask.
         boxes: (m, 4) int32 x, y, w, h.
         source_sizes: (m, 2) int32 width, height of the mask file; 0 without one.
         lengths: (m,) int64 bytes of each mask in ``data``.
         data: (bytes,) uint8 compressed RLE counts, end to end.
-        problems: ``(kind, position, message)``, the position an image or a mask of the shard.
+        problems: ``(kind, position, message)``, the position that of an image or a mask.
     """
 
     sizes: np.ndarray
-    rotated: np.ndarray
+    orientations: np.ndarray
     areas: np.ndarray
     boxes: np.ndarray
     source_sizes: np.ndarray
@@ -82,7 +83,7 @@ class Part:
             file.write(packed.getvalue())
 
     @classmethod
-    def load(cls, path: Path) -> Part:
+    def load(cls, path: Path) -> ShardResult:
         with np.load(path, allow_pickle=False) as arrays:
             values = dict(arrays)
         problems = json.loads(values.pop('problems').tobytes())
@@ -104,7 +105,7 @@ def shard_bounds(annotations: Annotations) -> list[tuple[int, int]]:
 
 def make_shards(annotations: Annotations, places: MaskPlaces, sizes: np.ndarray,
                 image_folder: Path | None, folder: Path) -> Iterator[Shard]:
-    """The shards of a split in order; their part files go to ``folder``."""
+    """The shards of a split in order; their files go to ``folder``."""
     for number, (start, stop) in enumerate(shard_bounds(annotations)):
         instances = slice(annotations.instance_offsets[start], annotations.instance_offsets[stop])
         rows = annotations.mask_rows[instances]
@@ -116,64 +117,73 @@ def make_shards(annotations: Annotations, places: MaskPlaces, sizes: np.ndarray,
                     annotations.mask_names.take(rows).to_pylist(), places.take(rows))
 
 
-def process_shard(shard: Shard) -> Path:
-    """Read a shard's images and masks, unless an earlier run did, and write its part file."""
-    if _load_if_whole(shard.path) is None:
+def process_shard(reader: MaskReader, shard: Shard) -> Path:
+    """Read a shard's images and masks and write its file, unless an earlier run did."""
+    if not _is_whole(shard.path):
         problems: list[tuple[str, int, str]] = []
-        sizes, rotated = _read_sizes(shard, problems)
-        encoded, source_sizes = _read_masks(shard, sizes, problems)
+        sizes, orientations = _read_sizes(shard, problems)
+        encoded, source_sizes = _read_masks(reader, shard, sizes, problems)
         counts = b''.join(mask.counts for mask in encoded)
-        Part(sizes=sizes, rotated=rotated,
-             areas=np.array([mask.area for mask in encoded], np.int32),
-             boxes=np.array([mask.box for mask in encoded], np.int32).reshape(-1, 4),
-             source_sizes=source_sizes,
-             lengths=np.array([len(mask.counts) for mask in encoded], np.int64),
-             data=np.frombuffer(counts, np.uint8), problems=problems).save(shard.path)
+        ShardResult(
+            sizes=sizes, orientations=orientations,
+            areas=np.array([mask.area for mask in encoded], np.int32),
+            boxes=np.array([mask.box for mask in encoded], np.int32).reshape(-1, 4),
+            source_sizes=source_sizes,
+            lengths=np.array([len(mask.counts) for mask in encoded], np.int64),
+            data=np.frombuffer(counts, np.uint8), problems=problems).save(shard.path)
     return shard.path
 
 
-def _load_if_whole(path: Path) -> Part | None:
+def _is_whole(path: Path) -> bool:
     try:
-        return Part.load(path)
-    except FileNotFoundError:
-        return None
+        ShardResult.load(path)
     except (OSError, ValueError, KeyError, TypeError, zipfile.BadZipFile):
-        return None  # a file system that lost it after a crash; it is made again
+        return False  # not there yet, or half of it after a crash of the file system
+    return True
 
 
 def _read_sizes(shard: Shard, problems: list) -> tuple[np.ndarray, np.ndarray]:
+    """Sizes (i, 2) and EXIF orientations (i,); zeros for the images with a problem."""
     sizes = shard.sizes.copy()
-    rotated = np.zeros(len(sizes), bool)
+    orientations = np.ones(len(sizes), np.int8)
     for n in np.flatnonzero(sizes[:, 0] == 0).tolist():
         if shard.image_folder is None:
-            problems.append(('missing_image', n, 'no size for it in the sizes CSV'))
+            problems.append(('missing_image', n, f'image {shard.image_ids[n]}: no size for it in '
+                             'the sizes CSV'))
             continue
+        path = shard.image_folder / f'{shard.image_ids[n]}.jpg'
         try:
-            *sizes[n], rotated[n] = read_image_size(shard.image_folder
-                                                    / f'{shard.image_ids[n]}.jpg')
+            *sizes[n], orientations[n] = read_image_size(path)
         except FileNotFoundError:
-            problems.append(('missing_image', n, 'no such image'))
-        except (ImageError, OSError) as error:
-            problems.append(('broken_image', n, str(error)))
-    return sizes, rotated
+            problems.append(('missing_image', n, f'image {path}: no such image'))
+        except UserError as error:
+            problems.append(('broken_image', n, f'image {error}'))
+        except ImageError as error:
+            problems.append(('broken_image', n, f'image {path}: {error}'))
+        except OSError as error:
+            problems.append(('broken_image', n, f'image {path}: {error.strerror}'))
+    return sizes, orientations
 
 
-def _read_masks(shard: Shard, sizes: np.ndarray, problems: list) -> tuple[list, np.ndarray]:
+def _read_masks(reader: MaskReader, shard: Shard, sizes: np.ndarray,
+                problems: list) -> tuple[list[EncodedMask], np.ndarray]:
+    """The masks at their images' sizes, and their files' sizes (m, 2)."""
     encoded = [EMPTY] * len(shard.mask_names)
     source_sizes = np.zeros((len(encoded), 2), np.int32)
-    with MaskReader(shard.places, shard.mask_names) as reader:
-        for n, image in enumerate(shard.mask_images.tolist()):
-            width, height = sizes[image].tolist()
-            if not width:
-                continue
-            if shard.places.source[n] < 0:
-                problems.append(('missing_mask', n, 'no such file in the mask archives'))
-                continue
-            try:
-                mask = read_mask(reader.read(n))
-            except (PngError, EntryError) as error:
-                problems.append(('broken_mask', n, str(error)))
-                continue
-            source_sizes[n] = mask.width, mask.height
-            encoded[n] = encode_packed(mask, height, width)
+    places = zip(shard.places.source.tolist(), shard.places.entry.tolist(), shard.mask_names,
+                 strict=True)
+    for n, (image, place) in enumerate(zip(shard.mask_images.tolist(), places, strict=True)):
+        width, height = sizes[image].tolist()
+        if not width:
+            continue
+        if place[0] < 0:
+            problems.append(('missing_mask', n, 'no such file in the mask archives'))
+            continue
+        try:
+            mask = read_mask(reader.read(*place))
+        except (PngError, EntryError) as error:
+            problems.append(('broken_mask', n, str(error)))
+            continue
+        source_sizes[n] = mask.width, mask.height
+        encoded[n] = encode_packed(mask, height, width)
     return encoded, source_sizes
