@@ -15,8 +15,9 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -132,6 +133,7 @@ class SubmissionDumpHook(Hook):
     """Writes the submission; the arguments are those of :func:`add_submission_dump`."""
 
     priority = 'LOW'
+    _locks: ClassVar[dict[Path, ExitStack]] = {}
 
     def __init__(self, out: str, submission_format: str, score_thr: float,
                  max_per_img: int | None, expand_hierarchy: bool, max_size: int | None,
@@ -159,7 +161,9 @@ class SubmissionDumpHook(Hook):
                     'threads (OMP_NUM_THREADS)': torch.get_num_threads(),  # change a sum's last bit
                     **self.selection}
         if rank == 0:
-            self._lock = begin_parts(folder, settings, resume=self.resume)
+            if folder in self._locks:  # of a run that failed in this process, as in a notebook
+                self._locks.pop(folder).close()
+            self._locks[folder] = begin_parts(folder, settings, resume=self.resume)
             done = FinishedImages(folder, len(loader.dataset)).done
         barrier()
         if rank != 0:
@@ -197,7 +201,7 @@ class SubmissionDumpHook(Hook):
                                       len(runner.test_loop.dataloader.dataset))
             summary = finish_submission(finished, self.out, self.submission_format, self.max_size)
             finished.remove()
-            self._lock.close()
+            self._locks.pop(parts_folder(self.out)).close()
             runner.logger.info(f'{self.out}: {summary}')
         barrier()
 
