@@ -152,6 +152,21 @@ def test_killed_processes_leave_nobody_behind_and_their_run_continues(tmp_path):
     assert out.read_bytes() == reference(tmp_path)
 
 
+def test_second_dump_to_the_file_is_refused_while_the_first_is_at_work(tmp_path):
+    out = tmp_path / 'a.csv'
+    first = subprocess.Popen(command(out, '--delay', '60'), cwd=REPOSITORY,
+                             stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    try:
+        while not parts_folder(out).exists():
+            assert first.poll() is None
+            time.sleep(0.02)
+        for options in ((), ('--resume',)):
+            assert_one_line_error(run_tool(*command(out, *options)[1:]), 'another run is writing')
+    finally:
+        first.kill()
+        first.wait()
+
+
 def rank_zero(processes):
     return next(process for process in processes if process.environ()['RANK'] == '0')
 
