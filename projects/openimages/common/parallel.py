@@ -164,7 +164,7 @@ class _Worker:
 def _serve(pipe: Connection) -> None:
     """A worker's life: work on what comes, until the parent closes its end or is gone."""
     threading.Thread(target=_end_with_parent, daemon=True).start()
-    with suppress(EOFError):
+    with suppress(EOFError, ConnectionError):
         function, shared = pipe.recv()
         while True:
             task = pipe.recv()

@@ -359,8 +359,8 @@ def _scoring_order(length: int, groups: np.ndarray) -> np.ndarray:
 
 def check_same_size(masks: Sequence[Rle | None]) -> None:
     """Raise a MaskError unless all masks of an image have one size."""
-    sizes = {tuple(mask['size']) for mask in masks if mask is not None}
-    if len(sizes) > 1:
-        (height, width), (other_height, other_width) = sorted(sizes)[:2]
+    sizes = [mask['size'] for mask in masks if mask is not None]
+    if sizes and sizes.count(sizes[0]) < len(sizes):
+        (height, width), (other_height, other_width) = sorted(set(map(tuple, sizes)))[:2]
         raise MaskError(f'masks of different sizes in one image: {width} x {height} and '
                         f'{other_width} x {other_height}')

@@ -160,7 +160,7 @@ FINDINGS = {
                                 'no label of the box', BOXES, 3, 'b', 1),
     'absent_class': Finding(lambda split: split.boxes.append('a,/m/0cup,0.1,0.2,0.2,0.3,0'),
                             'class is absent', BOXES, 4, 'a', 1),
-    'rotated_image': Finding(lambda split: split.images.update(b=jpeg(6)), 'a quarter turn',
+    'rotated_image': Finding(lambda split: split.images.update(b=jpeg(6)), 'EXIF orientation 6',
                              'images/validation/b.jpg', None, 'b'),
     'extra_image': Finding(lambda split: split.images.update(c=jpeg()), 'no CSV mentions it',
                            'images/validation/c.jpg', None, 'c'),
@@ -209,9 +209,9 @@ def test_bad_input_stops_the_work_unless_it_is_to_be_skipped(tmp_path, kind):
     set_mask(png(2, 22, 4, 20)),
     lambda split: split.boxes.append('a,/m/0cat,0.3,0.300001,0.7,0.8,-1'),
     lambda split: split.labels.append('a,/m/0dog,1'),
-    lambda split: split.images.update(b=jpeg(3)),
+    lambda split: split.images.update(b=jpeg(1)),
 ], ids=['box 0.0049 from its mask\'s', 'mask two pixels outside its box', 'thin box',
-        'label without a box', 'half a turn'])
+        'label without a box', 'EXIF orientation 1'])
 def test_what_is_near_a_finding_is_none(tmp_path, change):
     split = Split()
     change(split)

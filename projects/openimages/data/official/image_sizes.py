@@ -137,7 +137,8 @@ def read_sizes_csv(path: str | os.PathLike, log: ProblemLog) -> tuple[pa.Array, 
                         f'{",".join(header)[:200]!r}', path=path, row=1)
     id_column, *size_columns = columns
     table = read_table(path, {id_column: 'text', **dict.fromkeys(size_columns, 'number')}, log)
-    ids, sizes, lines = table[id_column], table.numbers(*size_columns), table.lines
+    ids, sizes, lines = (table[id_column].combine_chunks(), table.numbers(*size_columns),
+                         table.lines)
     good = (((sizes >= 1) & (sizes < 65536) & (sizes == np.floor(sizes))).all(axis=1)
             & (sizes.prod(axis=1) <= MAX_PIXELS))
     for n in np.flatnonzero(~good):

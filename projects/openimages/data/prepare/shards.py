@@ -106,13 +106,13 @@ def shard_bounds(annotations: Annotations) -> list[tuple[int, int]]:
 def make_shards(annotations: Annotations, places: MaskPlaces, sizes: np.ndarray,
                 image_folder: Path | None, folder: Path) -> Iterator[Shard]:
     """The shards of a split in order; their files go to ``folder``."""
-    for number, (start, stop) in enumerate(shard_bounds(annotations)):
+    for start, stop in shard_bounds(annotations):
         instances = slice(annotations.instance_offsets[start], annotations.instance_offsets[stop])
         rows = annotations.mask_rows[instances]
         counts = np.diff(annotations.instance_offsets[start:stop + 1])
         images = np.repeat(np.arange(stop - start), counts)[rows >= 0]
         rows = rows[rows >= 0]
-        yield Shard(folder / f'shard-{number:05d}.npz', image_folder,
+        yield Shard(folder / f'shard-{start:07d}-{stop:07d}.npz', image_folder,
                     annotations.image_ids[start:stop], sizes[start:stop], images,
                     annotations.mask_names.take(rows).to_pylist(), places.take(rows))
 
