@@ -102,6 +102,14 @@ def test_operations_that_mix_pixels_give_the_stock_pixels_of_each_instance(pixel
     assert_same(BitmapMasks.cat(alone), getattr(ours, name)(*arguments))
 
 
+@pytest.mark.parametrize('arguments', [
+    ((10, 12), -5), ((10, 12), -5, 'vertical'), ((25, 12), (7, -3), 'both'), ((20, 30), 4.),
+    ((20, 30), 4, 'horizontal', 1), ((20, 30), 2.5, 'vertical'), ((20, 30), (1, 2.5), 'both')])
+def test_translation_cuts_before_and_fills_behind(arguments):
+    stock, ours = both(random_masks(1, 3, 20, 30))
+    assert_same(stock.translate(*arguments), ours.translate(*arguments))
+
+
 @pytest.mark.parametrize('count', [1, 2, 3, 5, 8])
 @pytest.mark.parametrize(('name', 'argument'), [('rotate', 17), ('rotate', -140), ('shear', 0.3)])
 def test_masks_turned_together_differ_at_borders_only(count, name, argument):

@@ -38,7 +38,7 @@ class LoadRleAnnotations(LoadAnnotations):
     def _load_masks(self, results: dict) -> None:
         height, width = results['ori_shape']
         rles = [_to_rle(mask, height, width) for mask in self._process_masks(results)]
-        instances = results['instances']
+        instances = results.get('instances', [])
         try:
             results['gt_masks'] = RleMasks.from_rles(
                 rles, height, width, boxes=[item['bbox'] for item in instances],
