@@ -8,9 +8,10 @@ from projects.openimages.mm.datasets import (  # noqa: F401
     openimages,
     rle_transforms,
     samplers,
+    soft_sampler,
     transforms,
 )
-from projects.openimages.mm.engine import loops, mmengine_internals  # noqa: F401
+from projects.openimages.mm.engine import hooks, loops, mmengine_internals  # noqa: F401
 from projects.openimages.mm.evaluation import (  # noqa: F401
     challenge_metric,
     coco_metric,
@@ -19,3 +20,4 @@ from projects.openimages.mm.evaluation import (  # noqa: F401
     visualization_hook,
 )
 from projects.openimages.mm.models import assigners, mask_head, tta  # noqa: F401
+from projects.openimages.mm.models.federated import heads, losses  # noqa: F401

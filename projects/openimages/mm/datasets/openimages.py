@@ -4,9 +4,10 @@ Opening reads the index's header and the label space; an image's annotations are
 is asked for. Everything over the whole split (filtering, classes by image) is computed by column.
 Data loader workers map the same file, so its pages are shared between processes.
 
-An item is what ``CocoDataset`` gives, plus ``image_id`` and ``verified_labels``. Group-of instances
-and instances without a mask have ``ignore_flag=1``: they are neither objects to learn from nor
-background. :class:`~projects.openimages.mm.models.assigners.IgnoreAwareAssigner` respects them.
+An item is what ``CocoDataset`` gives, plus ``image_id``, ``verified_labels`` and ``boxed_labels``.
+Group-of instances have ``ignore_flag=1``, and so have instances without a mask unless the dataset
+is told to learn from them: they are neither objects to learn from nor background.
+:class:`~projects.openimages.mm.models.assigners.IgnoreAwareAssigner` respects them.
 """
 
 from __future__ import annotations
@@ -38,6 +39,9 @@ class OpenImagesInstanceDataset(BaseDetDataset):
         filter_cfg: ``filter_empty_gt=True`` keeps images with at least one instance to learn from
             (of a kept class, with mask, not group-of); ``min_size`` keeps images whose shorter
             side is at least that many pixels. Not applied in test mode, as in ``CocoDataset``.
+        learn_boxes_without_masks: single instances without a mask are objects to learn from, with
+            a mask of no pixel, instead of ignored ones. The model must leave them out of its mask
+            loss, as ``FederatedRoIHead`` does.
         serialize_data: may only be False; the annotations stay in the mapped file.
         options: the other arguments of ``BaseDetDataset``: ``data_root``, ``data_prefix``
             (key ``img``), ``pipeline``, ``indices``, ``test_mode``, ``lazy_init``, ``max_refetch``,
@@ -50,14 +54,15 @@ class OpenImagesInstanceDataset(BaseDetDataset):
     FILTERS = ('filter_empty_gt', 'min_size')
 
     def __init__(self, ann_file: str, metainfo: Mapping | None = None,
-                 filter_cfg: Mapping | None = None, serialize_data: bool = False,
-                 **options: Any) -> None:
+                 filter_cfg: Mapping | None = None, learn_boxes_without_masks: bool = False,
+                 serialize_data: bool = False, **options: Any) -> None:
         if serialize_data:
             raise ValueError('serialize_data must be False: the annotations stay in the index')
         unknown = set(filter_cfg or ()) - set(self.FILTERS)
         if unknown:
             raise ValueError(f'unknown filter_cfg keys {sorted(unknown)}, '
                              f'expected some of {list(self.FILTERS)}')
+        self.learn_boxes_without_masks = learn_boxes_without_masks
         super().__init__(ann_file=ann_file, metainfo=metainfo, filter_cfg=filter_cfg,
                          serialize_data=False, **options)
 
@@ -115,7 +120,9 @@ class OpenImagesInstanceDataset(BaseDetDataset):
         """Index rows (M,) and labels (M,) of the instances that are not ignored."""
         index = self._index
         labels = self._label_of_class[index.class_ids]
-        use = (labels >= 0) & index.has_mask & ~index.is_group_of
+        use = (labels >= 0) & ~index.is_group_of
+        if not self.learn_boxes_without_masks:
+            use &= index.has_mask
         rows = np.repeat(np.arange(index.num_images), np.diff(index.instance_offsets))
         return rows[use], labels[use]
 
@@ -139,8 +146,9 @@ class OpenImagesInstanceDataset(BaseDetDataset):
             ``img_path``, ``img_id`` (int, row + 1, as in ``coco.json``), ``image_id`` (str),
             ``height``, ``width``, ``seg_map_path`` (None), ``sample_idx``, ``instances`` (each
             ``bbox`` [x1, y1, x2, y2] in pixels, ``bbox_label``, ``mask`` (RLE), ``ignore_flag``,
-            ``group_of``), and ``verified_labels``: (L, 2) int64, each row a label and 1 where it
-            is verified present, 0 where verified absent.
+            ``group_of``); ``verified_labels``: (L, 2) int64, each row a label and 1 where it is
+            verified present, 0 where verified absent; and ``boxed_labels``: (B,) int64, ascending,
+            the labels that have a box in the image, whatever augmentation leaves of it.
         """
         row = int(self.data_list[idx])
         index = self._index
@@ -152,6 +160,8 @@ class OpenImagesInstanceDataset(BaseDetDataset):
             'verified_labels': self._verified_labels(row),
             'sample_idx': int(idx) if idx >= 0 else len(self) + int(idx)}
         info['instances'] = self._instances(row, info['height'], info['width'])
+        boxed = self._label_of_class[index.class_ids[index.instance_rows(row)]]
+        info['boxed_labels'] = np.unique(boxed[boxed >= 0])
         if self.return_classes:
             info['text'] = self._metainfo['classes']
             info['caption_prompt'] = self.caption_prompt
@@ -177,7 +187,8 @@ class OpenImagesInstanceDataset(BaseDetDataset):
             instances.append({
                 'bbox': bbox, 'bbox_label': label,
                 'mask': {'size': [height, width], 'counts': counts},
-                'ignore_flag': int(group_of or not has_mask), 'group_of': group_of})
+                'ignore_flag': int(group_of or not (has_mask or self.learn_boxes_without_masks)),
+                'group_of': group_of})
         return instances
 
     def _verified_labels(self, row: int) -> np.ndarray:
@@ -191,7 +202,9 @@ class OpenImagesInstanceDataset(BaseDetDataset):
     def get_cat_ids(self, idx: int) -> list[int]:
         """Labels of the instances to learn from, one per instance; ignored ones do not count."""
         rows = self._index.instance_rows(int(self.data_list[idx]))
-        use = self._index.has_mask[rows] & ~self._index.is_group_of[rows]
+        use = ~self._index.is_group_of[rows]
+        if not self.learn_boxes_without_masks:
+            use &= self._index.has_mask[rows]
         labels = self._label_of_class[self._index.class_ids[rows][use]]
         return labels[labels >= 0].tolist()
 
@@ -211,6 +224,19 @@ class OpenImagesInstanceDataset(BaseDetDataset):
         bounds = np.searchsorted(labels, np.arange(len(self._metainfo['classes']) + 1))
         return {label: items[bounds[label]:bounds[label + 1]]
                 for label in range(len(bounds) - 1)}
+
+    @property
+    def ancestor_matrix(self) -> np.ndarray:
+        """(C, C) bool by label, ``[c, a]`` is True where ``a`` is a proper ancestor of ``c``."""
+        chosen = [self.label_space.class_id(mid) for mid in self._metainfo['mids']]
+        return self.label_space.ancestor_matrix[np.ix_(chosen, chosen)]
+
+    @force_full_init
+    def label_counts(self) -> np.ndarray:
+        """(C,) int64 instances to learn from by label, in the index rows that the dataset has."""
+        rows, labels = self._learnable
+        return np.bincount(labels[np.isin(rows, self.data_list)],
+                           minlength=len(self._metainfo['classes']))
 
     @force_full_init
     def is_portrait(self) -> np.ndarray:

@@ -12,13 +12,14 @@ from mmdet.registry import TRANSFORMS
 from projects.openimages.mm.structures.rle_masks import RleMasks
 
 META_KEYS = ('img_id', 'image_id', 'img_path', 'ori_shape', 'img_shape', 'scale_factor', 'flip',
-             'flip_direction', 'verified_labels', 'unreadable')
+             'flip_direction', 'verified_labels', 'boxed_labels', 'unreadable')
 
 
 @TRANSFORMS.register_module()
 class PackInstances(PackDetInputs):
     """``PackDetInputs`` whose data samples carry ``image_id`` and ``verified_labels``.
 
+    ``gt_instances`` also get ``has_mask`` (N,) bool: where the mask has a pixel left.
     ``ignored_instances`` also get ``group_of`` (I,) bool: from ``RleMasks``, or as long as no
     transform has removed instances, for MMDetection's transforms do not know the flag.
 
@@ -41,6 +42,9 @@ class PackInstances(PackDetInputs):
                              f'{len(results["gt_bboxes"])} boxes: one of the transforms is for '
                              'boxes only, see docs/masks.md')
         packed = super().transform(results)
+        instances = packed['data_samples'].gt_instances
+        if masks is not None:
+            instances.has_mask = torch.from_numpy(instances.masks.areas > 0)
         ignored = packed['data_samples'].ignored_instances
         if flags is not None and isinstance(masks, RleMasks):
             ignored.group_of = torch.from_numpy(ignored.masks.group_of)

@@ -6,6 +6,7 @@ import logging
 
 import torch
 from mmdet.registry import LOOPS
+from mmengine.dist import get_world_size
 from mmengine.logging import print_log
 from mmengine.runner import IterBasedTrainLoop
 
@@ -22,6 +23,10 @@ class ResumableTrainLoop(IterBasedTrainLoop):
 
     def run(self) -> torch.nn.Module:
         """Train, after moving the samplers to the checkpoint's seed and iteration."""
+        batch_sampler = self.dataloader.batch_sampler
+        if hasattr(batch_sampler.sampler, 'set_schedule'):
+            batch_sampler.sampler.set_schedule(
+                self.max_iters * batch_sampler.batch_size * get_world_size())
         if self.iter:
             self._move_samplers()
         return super().run()

@@ -26,16 +26,21 @@ class IgnoreAwareAssigner(MaxIoUAssigner):
 
     Args:
         ignore_thr: the threshold of both, in (0, 1].
+        ignore_group_of: with False, proposals inside group-of boxes are background to the assigner,
+            for a classification loss that knows which classes the group leaves open
+            (``FederatedLoss``).
         options: the other arguments of ``MaxIoUAssigner``.
     """
 
-    def __init__(self, *, ignore_thr: float = 0.5, ignore_iof_thr: float = -1, **options) -> None:
+    def __init__(self, *, ignore_thr: float = 0.5, ignore_group_of: bool = True,
+                 ignore_iof_thr: float = -1, **options) -> None:
         if not 0 < ignore_thr <= 1:
             raise ValueError(f'ignore_thr must be in (0, 1], got {ignore_thr}')
         if ignore_iof_thr > 0:
             raise ValueError('set ignore_thr; ignore_iof_thr would also drop true positives')
         super().__init__(**options)
         self.ignore_thr = ignore_thr
+        self.ignore_group_of = ignore_group_of
 
     def assign(self, pred_instances: InstanceData, gt_instances: InstanceData,
                gt_instances_ignore: InstanceData | None = None, **options) -> AssignResult:
@@ -52,6 +57,10 @@ class IgnoreAwareAssigner(MaxIoUAssigner):
         return result
 
     def _lies_on_ignored(self, priors: Tensor, ignored: InstanceData) -> Tensor:
+        if not self.ignore_group_of:
+            if 'group_of' not in ignored:
+                raise ValueError('ignore_group_of=False needs group_of in the ignored instances')
+            ignored = ignored[~ignored.group_of]
         iof = self.iou_calculator(priors, ignored.bboxes, mode='iof')
         if 'group_of' in ignored:
             iou = self.iou_calculator(priors, ignored.bboxes)

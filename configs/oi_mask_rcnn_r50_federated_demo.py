@@ -1,0 +1,19 @@
+"""The recipe at the size of ``oi_mask_rcnn_r50_demo.py``, with the same budget."""
+
+_base_ = './oi_mask_rcnn_r50_demo.py'
+
+custom_hooks = [dict(type='TrainingClassesHook')]
+model = dict(
+    roi_head=dict(
+        type='FederatedRoIHead',
+        bbox_head=dict(
+            type='FederatedBBoxHead',
+            loss_cls=dict(_delete_=True, type='FederatedLoss', num_classes=_base_.num_classes)),
+        mask_head=dict(class_agnostic=True)),
+    train_cfg=dict(rcnn=dict(assigner=dict(ignore_group_of=False))),
+    test_cfg=dict(rcnn=dict(score_thr=1e-3, max_per_img=300)))
+train_dataloader = dict(
+    sampler=dict(_delete_=True, type='SoftClassAwareSampler'),
+    dataset=dict(learn_boxes_without_masks=True))
+val_evaluator = dict(expand_hierarchy=False)
+test_evaluator = val_evaluator

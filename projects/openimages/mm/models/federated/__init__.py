@@ -1,0 +1,1 @@
+"""Learning from hierarchical, federated labels: targets, box head, RoI heads, and peers' losses."""

@@ -1,0 +1,204 @@
+"""Box and RoI heads that hand what is known of an image on to the classification loss.
+
+MMDetection's RoI heads call their box head with sampled regions only. The RoI heads here collect
+each image's evidence once a step, attach it to the sampling results, and leave instances without a
+mask out of the mask loss; the box head makes regions of both for
+:class:`~projects.openimages.mm.models.federated.losses.FederatedLoss`.
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from mmdet.models.roi_heads import CascadeRoIHead, StandardRoIHead
+from mmdet.models.roi_heads.bbox_heads import Shared2FCBBoxHead
+from mmdet.models.task_modules.samplers import SamplingResult
+from mmdet.registry import MODELS
+from mmdet.structures import DetDataSample
+from mmdet.structures.bbox import bbox_overlaps
+from mmengine.structures import InstanceData
+from torch import Tensor
+
+from projects.openimages.mm.models.federated.losses import FederatedLoss
+from projects.openimages.mm.models.federated.targets import (
+    COVERED,
+    Hierarchy,
+    ImageClasses,
+    Regions,
+)
+
+PRIOR = 0.01
+"""The score of every class before training, as in https://arxiv.org/abs/1708.02002."""
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """What one image says of its classes and objects.
+
+    Attributes:
+        boxes, labels: (G, 4) and (G,) of the instances to learn from.
+        group_boxes, group_labels: (K, 4) and (K,) of its group-of boxes.
+        known, lost: (C,) bool as in :class:`ImageClasses`.
+    """
+
+    boxes: Tensor
+    labels: Tensor
+    group_boxes: Tensor
+    group_labels: Tensor
+    known: Tensor
+    lost: Tensor
+
+    def regions(self, result: SamplingResult) -> Regions:
+        """What the sampled regions, positive ones first, lie on."""
+        priors = result.priors
+        background = result.pos_assigned_gt_inds.new_full((len(result.neg_priors),), -1)
+        return Regions(
+            torch.cat([result.pos_assigned_gt_inds, background]),
+            bbox_overlaps(priors, self.boxes), self.labels,
+            bbox_overlaps(priors, self.group_boxes, mode='iof') >= COVERED, self.group_labels)
+
+
+def collect_evidence(samples: Sequence[DetDataSample], hierarchy: Hierarchy) -> list[Evidence]:
+    """The evidence of a batch, from instances and the metainfo that ``PackInstances`` keeps.
+
+    Args:
+        samples: with ``gt_instances``, ``ignored_instances`` (``group_of`` tells the two kinds
+            apart), ``verified_labels`` (L, 2) and ``boxed_labels`` (N,), the labels of all boxes of
+            the image before any augmentation; without them, those of the boxes that are there.
+        hierarchy: the classes'.
+    """
+    device = hierarchy.ancestors.device
+    boxed, present, absent = [], [], []
+    for sample in samples:
+        verified = torch.as_tensor(sample.metainfo.get('verified_labels', ()), dtype=torch.long,
+                                   device=device).reshape(-1, 2)
+        present.append(verified[verified[:, 1] == 1, 0])
+        absent.append(verified[verified[:, 1] == 0, 0])
+        boxed.append(_boxed_labels(sample, device))
+    classes = ImageClasses.collect(boxed, present, absent, hierarchy)
+    return [Evidence(sample.gt_instances.bboxes, sample.gt_instances.labels,
+                     *_group_of(sample, device), classes.known[n], classes.lost[n])
+            for n, sample in enumerate(samples)]
+
+
+def _boxed_labels(sample: DetDataSample, device: torch.device) -> Tensor:
+    there = [part.labels for part in (sample.gt_instances, sample.get('ignored_instances'))
+             if part is not None]
+    of_image = torch.as_tensor(sample.metainfo.get('boxed_labels', ()), dtype=torch.long,
+                               device=device)
+    return torch.cat([of_image, *there])
+
+
+def _group_of(sample: DetDataSample, device: torch.device) -> tuple[Tensor, Tensor]:
+    ignored = sample.get('ignored_instances')
+    if ignored is None or not len(ignored):
+        return torch.zeros(0, 4, device=device), torch.zeros(0, dtype=torch.long, device=device)
+    if 'group_of' in ignored:
+        ignored = ignored[ignored.group_of]
+    return ignored.bboxes, ignored.labels
+
+
+@MODELS.register_module()
+class FederatedBBoxHead(Shared2FCBBoxHead):
+    """``Shared2FCBBoxHead`` whose classification is a :class:`FederatedLoss`.
+
+    Args:
+        loss_cls: config of a ``FederatedLoss``.
+        options: the other arguments of ``Shared2FCBBoxHead``.
+    """
+
+    def __init__(self, *, loss_cls: dict, **options: Any) -> None:
+        super().__init__(loss_cls=loss_cls, **options)
+        if not isinstance(self.loss_cls, FederatedLoss):
+            raise ValueError('FederatedBBoxHead needs loss_cls of type FederatedLoss, got '
+                             f'{type(self.loss_cls).__name__}')
+
+    def init_weights(self) -> None:
+        """Start every class at ``PRIOR``."""
+        super().init_weights()
+        torch.nn.init.constant_(self.fc_cls.bias, -math.log((1 - PRIOR) / PRIOR))
+
+    def loss_and_target(self, cls_score: Tensor, bbox_pred: Tensor, rois: Tensor,
+                        sampling_results: list[SamplingResult], rcnn_train_cfg: Any,
+                        concat: bool = True, reduction_override: str | None = None) -> dict:
+        """As the stock head's; each sampling result has its image's ``evidence``."""
+        targets = self.get_targets(sampling_results, rcnn_train_cfg, concat=concat)
+        losses = self.loss(None, bbox_pred, rois, *targets, reduction_override=reduction_override)
+        evidence = [result.evidence for result in sampling_results]
+        losses['loss_cls'] = self.loss_cls(
+            cls_score, [one.regions(result) for one, result in
+                        zip(evidence, sampling_results, strict=True)],
+            torch.stack([one.known for one in evidence]),
+            torch.stack([one.lost for one in evidence]))
+        on_object = targets[0] < self.num_classes
+        losses.update(self.loss_cls.get_accuracy(cls_score, targets[0])
+                      if on_object.any() else {})
+        return {'loss_bbox': losses, 'bbox_targets': targets}
+
+
+class _CollectsEvidence:
+    """What both RoI heads share; ``bbox_loss``'s last argument is the sampling results."""
+
+    def loss(self, x: tuple[Tensor, ...], rpn_results_list: list[InstanceData],
+             batch_data_samples: list[DetDataSample]) -> dict:
+        """As the stock head's."""
+        heads = (self.bbox_head if isinstance(self.bbox_head, torch.nn.ModuleList)
+                 else [self.bbox_head])
+        self._evidence = collect_evidence(batch_data_samples, heads[0].loss_cls.hierarchy)
+        try:
+            return super().loss(x, rpn_results_list, batch_data_samples)
+        finally:
+            self._evidence = None
+
+    def bbox_loss(self, *arguments: Any) -> dict:
+        """As the stock head's."""
+        for result, evidence in zip(arguments[-1], self._evidence, strict=True):
+            result.evidence = evidence
+        return super().bbox_loss(*arguments)
+
+
+@MODELS.register_module()
+class FederatedRoIHead(_CollectsEvidence, StandardRoIHead):
+    """``StandardRoIHead`` for a :class:`FederatedBBoxHead`."""
+
+    def mask_loss(self, x: tuple[Tensor, ...], sampling_results: list[SamplingResult],
+                  bbox_feats: Tensor, batch_gt_instances: list[InstanceData]) -> dict:
+        """As the stock head's, over the regions of instances that have a mask."""
+        return super().mask_loss(x, with_masks(sampling_results, batch_gt_instances), bbox_feats,
+                                 batch_gt_instances)
+
+
+@MODELS.register_module()
+class FederatedCascadeRoIHead(_CollectsEvidence, CascadeRoIHead):
+    """``CascadeRoIHead`` for stages of :class:`FederatedBBoxHead`."""
+
+    def mask_loss(self, stage: int, x: tuple[Tensor, ...], sampling_results: list[SamplingResult],
+                  batch_gt_instances: list[InstanceData]) -> dict:
+        """As the stock head's, over the regions of instances that have a mask."""
+        return super().mask_loss(stage, x, with_masks(sampling_results, batch_gt_instances),
+                                 batch_gt_instances)
+
+
+def with_masks(results: Sequence[SamplingResult],
+               instances: Sequence[InstanceData]) -> list[SamplingResult]:
+    """The sampling results without positive regions of instances that have no mask.
+
+    Args:
+        results: of B images.
+        instances: theirs, with ``has_mask`` (G,) bool; without it all have one.
+    """
+    kept = []
+    for result, of_image in zip(results, instances, strict=True):
+        result = copy.copy(result)
+        if 'has_mask' in of_image:
+            use = of_image.has_mask[result.pos_assigned_gt_inds]
+            for name in ('pos_inds', 'pos_priors', 'pos_is_gt', 'pos_assigned_gt_inds',
+                         'pos_gt_labels', 'pos_gt_bboxes'):
+                setattr(result, name, getattr(result, name)[use])
+        kept.append(result)
+    return kept

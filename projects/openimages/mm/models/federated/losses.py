@@ -1,0 +1,223 @@
+"""Classification losses for federated, hierarchical, long-tailed labels.
+
+:class:`FederatedLoss` is this project's; :class:`FedLoss` and :class:`SigmoidEQLV2Loss` are what
+others use, for comparison. All three score with a sigmoid a class. MMDetection's box heads learn
+from a loss how many outputs it needs and how they become scores: ``custom_cls_channels``,
+``get_cls_channels``, ``custom_activation``, ``get_activation``. (Its own ``EQLV2Loss`` does not
+say, so its models are tested with a softmax; and its NMS drops the last column of the scores as
+background, so one is always there.)
+
+What is known of the classes, their hierarchy and frequencies, comes from the training data through
+:class:`~projects.openimages.mm.engine.hooks.TrainingClassesHook`, and stays in the checkpoint.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from mmdet.models.losses import EQLV2Loss, accuracy
+from mmdet.registry import MODELS
+from torch import Tensor, nn
+
+from projects.openimages.mm.models.federated.targets import (
+    Hierarchy,
+    Regions,
+    TargetRule,
+    class_targets,
+    close_over_ancestors,
+    tail_weights,
+)
+
+
+class _SigmoidLoss(nn.Module):
+    """A sigmoid a class: C outputs, no background.
+
+    Args:
+        num_classes: C.
+        loss_weight: a factor.
+    """
+
+    custom_cls_channels = True
+    custom_activation = True
+    custom_accuracy = True
+
+    def __init__(self, num_classes: int, loss_weight: float = 1.0) -> None:
+        super().__init__()
+        self.num_classes = num_classes
+        self.loss_weight = loss_weight
+        self.register_buffer('ancestors', torch.zeros(num_classes, num_classes, dtype=torch.bool))
+        self.register_buffer('class_counts', torch.zeros(num_classes, dtype=torch.long))
+
+    def set_training_classes(self, ancestors: Tensor, counts: Tensor) -> None:
+        """Take over what the training data say of the classes.
+
+        Args:
+            ancestors: (C, C) bool, ``[c, a]`` is True where ``a`` is a proper ancestor of ``c``.
+            counts: (C,) int64 training instances.
+
+        Raises:
+            ValueError: another number of classes.
+        """
+        if counts.shape != self.class_counts.shape:
+            raise ValueError(f'the data have {len(counts)} classes and {type(self).__name__} '
+                             f'{self.num_classes}')
+        self.ancestors.copy_(ancestors)
+        self.class_counts.copy_(counts)
+
+    def _check_set(self) -> None:
+        if not self.class_counts.any():
+            raise RuntimeError(f'{type(self).__name__} does not know the training classes; add '
+                               "custom_hooks=[dict(type='TrainingClassesHook')] to the config")
+
+    def get_cls_channels(self, num_classes: int) -> int:
+        """Outputs of the classifier."""
+        if num_classes != self.num_classes:
+            raise ValueError(f'a box head of {num_classes} classes with a loss of '
+                             f'{self.num_classes}')
+        return num_classes
+
+    def get_activation(self, cls_score: Tensor) -> Tensor:
+        """(R, C + 1) scores of (R, C) outputs, the last column 0 for the background."""
+        return F.pad(cls_score.sigmoid(), (0, 1))
+
+    def get_accuracy(self, cls_score: Tensor, labels: Tensor) -> dict[str, Tensor]:
+        """Share of regions with an object whose class scores highest, in percent."""
+        on_object = labels < self.num_classes
+        return {'acc_fg': accuracy(cls_score[on_object], labels[on_object])}
+
+
+@MODELS.register_module()
+class FederatedLoss(_SigmoidLoss):
+    """Binary cross-entropy by :func:`class_targets`, summed over classes, averaged over regions.
+
+    The sum is divided by the number of regions, never by the sum of weights: the less is known of
+    an image, the less it has to say.
+
+    Args:
+        num_classes: C.
+        hierarchy, verified, lost, group_of, unknown_on_objects, unknown_on_background, doubt: as in
+            :class:`TargetRule`.
+        tail_power: rare unknown classes weigh ``(n / median n) ** tail_power`` on background; 0
+            switches it off.
+        loss_weight: a factor.
+    """
+
+    def __init__(self, num_classes: int, *, hierarchy: bool = True, verified: bool = True,
+                 lost: bool = True, group_of: bool = True, unknown_on_objects: float = 0.5,
+                 unknown_on_background: float = 0.15, doubt: float = 0.5,
+                 tail_power: float = 0.5, loss_weight: float = 1.0) -> None:
+        super().__init__(num_classes, loss_weight)
+        self.rule = TargetRule(hierarchy, verified, lost, group_of, unknown_on_objects,
+                               unknown_on_background, doubt)
+        if tail_power < 0:
+            raise ValueError(f'tail_power must be 0 or more, got {tail_power}')
+        self.tail_power = tail_power
+
+    @property
+    def hierarchy(self) -> Hierarchy:
+        """The classes' hierarchy, whether the rule uses it or not."""
+        return Hierarchy(self.ancestors)
+
+    def get_activation(self, cls_score: Tensor) -> Tensor:
+        """(R, C + 1) scores; with the hierarchy no class scores less than its descendants."""
+        scores = cls_score.sigmoid()
+        if self.rule.hierarchy:
+            scores = close_over_ancestors(scores, self.hierarchy)
+        return F.pad(scores, (0, 1))
+
+    def forward(self, cls_score: Tensor, regions: Sequence[Regions], known: Tensor,
+                lost: Tensor) -> Tensor:
+        """The loss of a batch.
+
+        Args:
+            cls_score: (sum of R, C) outputs, the images' regions one after the other.
+            regions: of each of B images.
+            known, lost: (B, C) bool as in :class:`ImageClasses`.
+        """
+        self._check_set()
+        scores = cls_score.detach().float().sigmoid()
+        class_weights = tail_weights(self.class_counts, self.tail_power)
+        parts = [class_targets(one, known[n], lost[n], of_image, class_weights, self.hierarchy,
+                               self.rule)
+                 for n, (one, of_image) in enumerate(zip(
+                     regions, scores.split([len(one.matched) for one in regions]), strict=True))]
+        targets, weights = (torch.cat(items) for items in zip(*parts, strict=True))
+        losses = F.binary_cross_entropy_with_logits(cls_score.float(), targets.float(),
+                                                    weights, reduction='sum')
+        return self.loss_weight * losses / max(len(cls_score), 1)
+
+
+@MODELS.register_module()
+class FedLoss(_SigmoidLoss):
+    """Federated loss of CenterNet2: classes of the batch and some others, by a sigmoid each.
+
+    In each step the classes of the batch's objects and further ones, drawn by frequency, make up
+    ``num_sampled`` classes; the others have no say. Source: https://arxiv.org/abs/2103.07461.
+
+    Args:
+        num_classes: C.
+        num_sampled: classes a step.
+        power: classes are drawn in proportion to their training instances to this power.
+        loss_weight: a factor.
+    """
+
+    def __init__(self, num_classes: int, num_sampled: int = 50, power: float = 0.5,
+                 loss_weight: float = 1.0) -> None:
+        super().__init__(num_classes, loss_weight)
+        self.num_sampled = num_sampled
+        self.power = power
+
+    def forward(self, cls_score: Tensor, labels: Tensor, weight: Tensor | None = None,
+                avg_factor: float | None = None,
+                reduction_override: str | None = None) -> Tensor:
+        """The loss of (R, C) outputs for (R,) labels, C being background."""
+        self._check_set()
+        targets = F.one_hot(labels, self.num_classes + 1)[:, :-1].to(cls_score)
+        losses = F.binary_cross_entropy_with_logits(cls_score, targets, reduction='none')
+        if weight is not None:
+            losses = losses * weight[:, None]
+        losses = losses[:, self._sampled(labels)].sum()
+        return self.loss_weight * losses / max(len(cls_score), 1)
+
+    def _sampled(self, labels: Tensor) -> Tensor:
+        """(C,) bool: the classes that have a say in this step."""
+        chosen = torch.zeros(self.num_classes + 1, dtype=torch.bool, device=labels.device)
+        chosen[labels] = True
+        chosen = chosen[:-1]
+        chances = self.class_counts.float() ** self.power
+        chances[chosen | (self.class_counts == 0)] = 0
+        wanted = min(self.num_sampled - int(chosen.sum()), int((chances > 0).sum()))
+        if wanted > 0:
+            chosen[torch.multinomial(chances, wanted)] = True
+        return chosen
+
+
+@MODELS.register_module()
+class SigmoidEQLV2Loss(EQLV2Loss):
+    """MMDetection's ``EQLV2Loss``, tested as it is trained: by sigmoids and an objectness.
+
+    The box head asks a loss with ``custom_cls_channels`` for its activation; the stock class does
+    not have it and is tested with a softmax. Source: https://arxiv.org/abs/2012.08548.
+
+    Args:
+        options: those of ``EQLV2Loss``.
+    """
+
+    custom_cls_channels = True
+    custom_activation = True
+    custom_accuracy = True
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)
+
+    def get_cls_channels(self, num_classes: int) -> int:
+        """Outputs of the classifier: classes and objectness."""
+        return self.get_channel_num(num_classes)
+
+    def get_accuracy(self, cls_score: Tensor, labels: Tensor) -> dict[str, Tensor]:
+        """Share of regions with an object whose class scores highest, in percent."""
+        on_object = labels < self.num_classes
+        return {'acc_fg': accuracy(cls_score[on_object, :-1], labels[on_object])}

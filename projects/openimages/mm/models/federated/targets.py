@@ -1,0 +1,245 @@
+"""What each class should say of each region, where labels are incomplete and in a hierarchy.
+
+In: for one image the instances, group-of boxes and verified labels, and the regions that were
+sampled. Out: for every region and class a target, 0 or 1, and a weight of its loss. Plain tensors;
+nothing here knows of MMDetection.
+
+Open Images says of an image only what people verified: some classes are present and boxed, some
+are present but nobody boxed them, some are absent, and of the rest nothing is known; and it names
+an object by the most specific class that was verified. So for a region, by the classes of its
+image (:class:`ImageClasses`) and by the instance it was matched to:
+
+- the matched class and its ancestors are targets of 1;
+- the matched class's descendants are left out unless they are known in the image: the object may
+  well be one of them;
+- known classes are targets of 0 with full weight: boxed ones, whose other instances all have
+  boxes, and ones verified absent, which people rejected after a classifier had proposed them, so
+  they are hard negatives;
+- lost classes, present but without a box, are left out everywhere;
+- a class of which a group-of box covers the region by half is left out, with its relatives;
+- unknown classes are targets of 0 with little weight: most of them are absent, some are not.
+
+Sources: the data set's own description
+(https://storage.googleapis.com/openimages/web/factsfigures_v7.html), federated losses as in
+CenterNet2 (https://arxiv.org/abs/2103.07461), hierarchical targets as in UniDet
+(https://arxiv.org/abs/2102.13086).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+SAME_IOU = 0.5
+"""A region with this IoU or more with an instance is a region of that instance."""
+
+TIE = 0.9
+"""Instances whose IoU with a region is at least this part of the best one's share the region."""
+
+COVERED = 0.5
+"""The part of a region inside a group-of box from which it may be one of the group."""
+
+
+@dataclass(frozen=True)
+class Hierarchy:
+    """Who is above and below whom, for C classes.
+
+    Attributes:
+        ancestors: (C, C) bool, ``[c, a]`` is True where ``a`` is a proper ancestor of ``c``.
+    """
+
+    ancestors: Tensor
+
+    @property
+    def own_and_ancestors(self) -> Tensor:
+        """(C, C) bool: each class's own column and its ancestors'."""
+        eye = torch.eye(len(self.ancestors), dtype=torch.bool, device=self.ancestors.device)
+        return self.ancestors | eye
+
+    @property
+    def descendants(self) -> Tensor:
+        """(C, C) bool, ``[c, d]`` is True where ``d`` is a proper descendant of ``c``."""
+        return self.ancestors.t()
+
+    @property
+    def relatives(self) -> Tensor:
+        """(C, C) bool: each class's own column, its ancestors' and its descendants'."""
+        return self.own_and_ancestors | self.descendants
+
+
+@dataclass(frozen=True)
+class ImageClasses:
+    """What is known of the classes of B images.
+
+    Attributes:
+        known: (B, C) bool, boxed or absent: what has no box in the image is not there.
+        lost: (B, C) bool, present and not boxed: could be anywhere.
+    """
+
+    known: Tensor
+    lost: Tensor
+
+    @classmethod
+    def collect(cls, boxed: Sequence[Tensor], present: Sequence[Tensor],
+                absent: Sequence[Tensor], hierarchy: Hierarchy) -> ImageClasses:
+        """The sets of a batch, expanded over the hierarchy as rule 1 of the challenge asks.
+
+        Args:
+            boxed: B tensors of the labels of all boxes of an image, group-of ones and those without
+                a mask too.
+            present, absent: B tensors of labels verified present and verified absent.
+            hierarchy: the classes'.
+        """
+        up = hierarchy.own_and_ancestors
+        has_box = _reached(boxed, up)
+        there = _reached(present, up)
+        gone = _reached(absent, up.t()) & ~has_box & ~there
+        return cls(has_box | gone, there & ~has_box)
+
+
+def _reached(labels: Sequence[Tensor], reach: Tensor) -> Tensor:
+    """(B, C) bool: what is reached from each image's labels by (C, C) ``reach``."""
+    found = torch.zeros(len(labels), len(reach), dtype=torch.bool, device=reach.device)
+    for row, image in enumerate(labels):
+        if len(image):
+            found[row] = reach[image].any(dim=0)
+    return found
+
+
+@dataclass(frozen=True)
+class Regions:
+    """R regions of one image and what they lie on.
+
+    Attributes:
+        matched: (R,) int64, the instance that a region was matched to, or -1 for background.
+        ious: (R, G) with each of the image's G instances.
+        labels: (G,) int64 of the instances.
+        covered: (R, K) bool, where one of the image's K group-of boxes covers a region.
+        group_labels: (K,) int64.
+    """
+
+    matched: Tensor
+    ious: Tensor
+    labels: Tensor
+    covered: Tensor
+    group_labels: Tensor
+
+
+@dataclass(frozen=True)
+class TargetRule:
+    """Which evidence counts, and how much.
+
+    Attributes:
+        hierarchy: ancestors are targets of 1 and unknown descendants are left out; without it each
+            class stands alone.
+        verified: what is not known in an image weighs less; without it everything counts fully.
+        lost: lost classes are left out; without it they are unknown like others.
+        group_of: classes of a group-of box that covers the region are left out.
+        unknown_on_objects: weight of unknown classes on a region of an object.
+        unknown_on_background: weight of unknown classes elsewhere.
+        doubt: a background region that scores more than this for an unknown class has no say.
+    """
+
+    hierarchy: bool = True
+    verified: bool = True
+    lost: bool = True
+    group_of: bool = True
+    unknown_on_objects: float = 0.5
+    unknown_on_background: float = 0.15
+    doubt: float = 0.5
+
+    def __post_init__(self) -> None:
+        for name in ('unknown_on_objects', 'unknown_on_background', 'doubt'):
+            if not 0 <= getattr(self, name) <= 1:
+                raise ValueError(f'{name} must be from 0 to 1, got {getattr(self, name)}')
+
+
+def class_targets(regions: Regions, known: Tensor, lost: Tensor, scores: Tensor,
+                  class_weights: Tensor, hierarchy: Hierarchy,
+                  rule: TargetRule) -> tuple[Tensor, Tensor]:
+    """Targets and weights for the regions of one image.
+
+    Args:
+        regions: the image's.
+        known, lost: (C,) bool, the image's rows of :class:`ImageClasses`.
+        scores: (R, C) what the model says now, 0 to 1; not differentiated.
+        class_weights: (C,) 0 to 1, further weights of unknown classes on background.
+        hierarchy: the classes'.
+        rule: what counts.
+
+    Returns:
+        ``targets`` (R, C) bool and ``weights`` (R, C) of the scores' type.
+    """
+    if not rule.hierarchy:
+        hierarchy = Hierarchy(torch.zeros_like(hierarchy.ancestors))
+    same, near = _shared(regions)
+    up = hierarchy.own_and_ancestors[regions.labels]
+    targets = _any_of(same, up)
+    left_out = _any_of(near, up)  # as good a match as another, so perhaps that one's
+    below = _any_of(same, hierarchy.descendants[regions.labels])
+    left_out |= below & ~known if rule.verified else below
+    if rule.group_of:
+        left_out |= _any_of(regions.covered, hierarchy.relatives[regions.group_labels])
+    if rule.lost:
+        left_out |= lost
+    weights = torch.ones_like(scores)
+    if rule.verified:
+        weights = _weights(scores, regions.matched >= 0, known, class_weights, rule)
+    weights = torch.where(targets, 1., torch.where(left_out, 0., weights))
+    return targets, weights
+
+
+def _shared(regions: Regions) -> tuple[Tensor, Tensor]:
+    """(R, G) bool: instances that a region is of, and others that it also overlaps by half."""
+    rows = torch.arange(len(regions.matched), device=regions.matched.device)
+    on_object = regions.matched >= 0
+    if not regions.ious.shape[1]:
+        nothing = regions.ious > 0
+        return nothing, nothing
+    chosen = regions.matched.clamp(min=0)
+    best = regions.ious[rows, chosen]
+    overlapping = (regions.ious >= SAME_IOU) & on_object[:, None]
+    same = overlapping & (regions.ious >= TIE * best[:, None])
+    same[rows, chosen] = on_object
+    return same, overlapping & ~same
+
+
+def _any_of(chosen: Tensor, classes: Tensor) -> Tensor:
+    """(R, C) bool: classes (G, C) of any of the chosen (R, G)."""
+    return (chosen.float() @ classes.float()) > 0
+
+
+def _weights(scores: Tensor, on_object: Tensor, known: Tensor, class_weights: Tensor,
+             rule: TargetRule) -> Tensor:
+    background = rule.unknown_on_background * class_weights * (scores <= rule.doubt)
+    unknown = torch.where(on_object[:, None], rule.unknown_on_objects, background)
+    return torch.where(known, 1., unknown).to(scores.dtype)
+
+
+def tail_weights(counts: Tensor, power: float = 0.5) -> Tensor:
+    """(C,) weights ``min(1, (n / median n) ** power)``: rare classes are pushed down less.
+
+    Args:
+        counts: (C,) training instances of each class; the median is over classes that have any.
+    """
+    counts = counts.float()
+    seen = counts[counts > 0]
+    if not len(seen):
+        return torch.ones_like(counts)
+    return (counts / seen.median()).clamp(max=1) ** power
+
+
+def close_over_ancestors(scores: Tensor, hierarchy: Hierarchy) -> Tensor:
+    """(R, C) scores where no class scores less than one of its descendants.
+
+    Each detection of a leaf then stands for its ancestors too, on the same region, so it is not
+    repeated for them afterwards.
+    """
+    closed = scores.clone()
+    for ancestor in hierarchy.ancestors.any(dim=0).nonzero().flatten().tolist():
+        below = hierarchy.ancestors[:, ancestor]
+        closed[:, ancestor] = torch.maximum(scores[:, ancestor], scores[:, below].amax(dim=1))
+    return closed

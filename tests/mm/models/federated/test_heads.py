@@ -1,0 +1,176 @@
+"""Evidence, mask-less instances, start scores and closed scores, on small models."""
+
+import numpy as np
+import pytest
+import torch
+from mmdet.structures import DetDataSample
+from mmdet.structures.mask import BitmapMasks
+from mmengine.structures import InstanceData
+
+from projects.openimages.mm.engine.config import build_model, load_config
+from projects.openimages.mm.models.federated.heads import collect_evidence
+from projects.openimages.mm.models.federated.targets import Hierarchy
+from tests.helpers import REPOSITORY
+
+# animal > (cat, dog); and a lone cup.
+ANIMAL, CAT, DOG, CUP = range(4)
+SIZE = 64
+
+
+def ancestors() -> torch.Tensor:
+    matrix = torch.zeros(4, 4, dtype=torch.bool)
+    matrix[[CAT, DOG], ANIMAL] = True
+    return matrix
+
+
+def sample(*objects, ignored=(), verified=(), boxed=()) -> DetDataSample:
+    """Objects: ``(label, x1, y1, x2, y2, has_mask)``; ignored: ``(label, box, group_of)``."""
+    masks = np.zeros((len(objects), SIZE, SIZE), np.uint8)
+    for n, (_, x1, y1, x2, y2, has_mask) in enumerate(objects):
+        masks[n, y1:y2, x1:x2] = has_mask
+    result = DetDataSample(metainfo={
+        'img_shape': (SIZE, SIZE), 'ori_shape': (SIZE, SIZE), 'pad_shape': (SIZE, SIZE),
+        'batch_input_shape': (SIZE, SIZE), 'scale_factor': (1., 1.),
+        'verified_labels': np.array(verified, np.int64).reshape(-1, 2),
+        'boxed_labels': np.array(boxed, np.int64)})
+    result.gt_instances = InstanceData(
+        labels=torch.tensor([item[0] for item in objects], dtype=torch.long),
+        bboxes=torch.tensor([item[1:5] for item in objects], dtype=torch.float32).reshape(-1, 4),
+        masks=BitmapMasks(masks, SIZE, SIZE),
+        has_mask=torch.tensor([bool(item[5]) for item in objects], dtype=torch.bool))
+    result.ignored_instances = InstanceData(
+        labels=torch.tensor([item[0] for item in ignored], dtype=torch.long),
+        bboxes=torch.tensor([item[1] for item in ignored], dtype=torch.float32).reshape(-1, 4),
+        group_of=torch.tensor([item[2] for item in ignored], dtype=torch.bool))
+    return result
+
+
+def small_model(name='oi_mask_rcnn_r50_federated_demo.py', **changes):
+    torch.manual_seed(0)
+    cfg = load_config(REPOSITORY / 'configs' / name, {'num_classes': 4, **changes})
+    model = build_model(cfg)
+    model.init_weights()
+    for part in model.modules():
+        if hasattr(part, 'set_training_classes'):
+            part.set_training_classes(ancestors(), torch.tensor([30, 10, 20, 5]))
+    return model
+
+
+def losses_of(model, *samples):
+    model.train()
+    images = torch.rand(len(samples), 3, SIZE, SIZE)
+    return model.loss(images, list(samples))
+
+
+def test_evidence_has_what_is_boxed_lost_and_grouped():
+    one = sample((CAT, 5, 5, 30, 30, True),
+                 ignored=[(CUP, (0, 0, 9, 9), True), (DOG, (40, 40, 60, 60), False)],
+                 verified=[(CAT, 1)])
+    other = sample(verified=[(DOG, 1), (CUP, 0)])
+    first, second = collect_evidence([one, other], Hierarchy(ancestors()))
+    assert first.known.tolist() == [True, True, True, True]
+    assert first.group_labels.tolist() == [CUP] and first.group_boxes.tolist() == [[0, 0, 9, 9]]
+    assert second.known.tolist() == [False, False, False, True]
+    assert second.lost.tolist() == [True, False, True, False]
+
+
+def test_a_class_whose_boxes_were_cropped_away_is_still_known():
+    evidence, = collect_evidence([sample(boxed=[CUP], verified=[(CUP, 1)])],
+                                 Hierarchy(ancestors()))
+    assert evidence.known[CUP] and not evidence.lost.any()
+
+
+def test_every_class_starts_at_the_prior():
+    head = small_model().roi_head.bbox_head
+    scores = head.loss_cls.get_activation(head.fc_cls(torch.zeros(1, head.fc_cls.in_features)))
+    assert scores[0].tolist() == pytest.approx([0.01] * 4 + [0])
+
+
+def test_instances_without_a_mask_train_class_and_box_but_no_mask():
+    model = small_model()
+    losses = losses_of(model, sample((CAT, 5, 5, 40, 40, False)),
+                       sample((DOG, 8, 8, 50, 50, False)))
+    assert losses['loss_mask'] == 0
+    (losses['loss_cls'] + losses['loss_bbox']).backward()
+    assert model.roi_head.bbox_head.fc_cls.weight.grad.abs().sum() > 0
+    assert losses['loss_bbox'] > 0
+
+
+def test_an_instance_with_a_mask_beside_one_without_trains_its_mask_alone():
+    model = small_model()
+    both = [sample((CAT, 5, 5, 40, 40, True), (CUP, 45, 45, 62, 62, False))]
+    seen = []
+    model.roi_head.mask_head.register_forward_pre_hook(
+        lambda head, args: seen.append(len(args[0])))
+    losses = losses_of(model, *both)
+    assert losses['loss_mask'] > 0
+    with_cup = sum(seen)
+    seen.clear()
+    losses_of(model, sample((CAT, 5, 5, 40, 40, True), (CUP, 45, 45, 62, 62, True)))
+    assert with_cup < sum(seen)
+
+
+def test_a_lost_class_gets_no_gradient():
+    def gradient(**evidence):
+        model = small_model()
+        losses_of(model, sample((CAT, 5, 5, 40, 40, True), **evidence))['loss_cls'].backward()
+        return model.roi_head.bbox_head.fc_cls.bias.grad[CUP]
+
+    assert gradient(verified=[(CUP, 1)]) == 0
+    assert gradient() > 0
+    assert gradient(verified=[(CUP, 0)]) > 4 * gradient()
+
+
+def test_the_loss_says_what_is_missing_without_the_training_classes():
+    cfg = load_config(REPOSITORY / 'configs/oi_mask_rcnn_r50_federated_demo.py',
+                      {'num_classes': 4})
+    model = build_model(cfg)
+    with pytest.raises(RuntimeError, match='TrainingClassesHook'):
+        losses_of(model, sample((CAT, 5, 5, 40, 40, True)))
+
+
+def test_a_leaf_and_its_parent_are_found_on_the_same_place():
+    model = small_model().eval()
+    head = model.roi_head.bbox_head
+    with torch.no_grad():
+        head.fc_cls.bias.copy_(torch.tensor([-5., 3., -5., -5.]))
+        found, = model.predict(torch.rand(1, 3, SIZE, SIZE), [sample()])
+    results = found.pred_instances
+    cats, animals = (results[results.labels == label] for label in (CAT, ANIMAL))
+    assert len(cats) == len(animals) > 0
+    torch.testing.assert_close(cats.bboxes, animals.bboxes)
+    torch.testing.assert_close(cats.scores, animals.scores)
+    assert [mask['counts'] for mask in cats.masks] == [mask['counts'] for mask in animals.masks]
+
+
+def test_cascade_heads_learn_and_predict_the_same_way():
+    cascade = cascade_config()
+    torch.manual_seed(0)
+    model = build_model(cascade)
+    model.init_weights()
+    for part in model.modules():
+        if hasattr(part, 'set_training_classes'):
+            part.set_training_classes(ancestors(), torch.tensor([30, 10, 20, 5]))
+    losses = losses_of(model, sample((CAT, 5, 5, 40, 40, True), (CUP, 45, 45, 62, 62, False)))
+    assert {f's{stage}.loss_cls' for stage in range(3)} <= set(losses)
+    assert all(torch.isfinite(losses[f's{stage}.loss_cls']) for stage in range(3))
+    with torch.no_grad():
+        found, = model.eval().predict(torch.rand(1, 3, SIZE, SIZE), [sample()])
+    assert found.pred_instances.scores.max() < 0.1  # untrained: near the prior, all stages
+
+
+def cascade_config():
+    cfg = load_config(REPOSITORY / 'configs/oi_mask_rcnn_r50_federated_demo.py',
+                      {'num_classes': 4})
+    head = cfg.model.roi_head
+    head.update(type='FederatedCascadeRoIHead', num_stages=3, stage_loss_weights=[1, 0.5, 0.25])
+    head.bbox_head = [head.bbox_head] * 3
+    rcnn = cfg.model.train_cfg.rcnn
+    stages = []
+    for threshold in (0.5, 0.6, 0.7):
+        stage = rcnn.copy()
+        stage.assigner = {**rcnn.assigner, 'pos_iou_thr': threshold, 'neg_iou_thr': threshold,
+                          'min_pos_iou': threshold}
+        stages.append(stage)
+    cfg.model.train_cfg.rcnn = stages
+    return cfg
