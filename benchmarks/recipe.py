@@ -1,0 +1,284 @@
+#!/usr/bin/env python
+"""What each ingredient of the recipe brings, on the hard world: arms × seeds, one table.
+
+    python benchmarks/recipe.py --data DIR --out work_dirs/recipe --arms stock main recipe --seeds 3
+
+Every arm trains the same detector for the same iterations at the same learning rate, from scratch,
+and is scored on the same images twice: by the challenge's metric on labels as incomplete as the
+real ones (validation), and on the whole truth (oracle). A run that has ended is not run again, and
+one that was killed goes on from its last checkpoint, so the table may take as many sessions as it
+needs. Columns are means over seeds with their standard deviation.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import json
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT))
+
+import numpy as np  # noqa: E402
+
+from projects.openimages.challenge.from_index import (  # noqa: E402
+    IndexGroundTruth,
+    train_image_counts,
+)
+from projects.openimages.common.errors import UserError, run_command  # noqa: E402
+from projects.openimages.common.files import atomic_write, exclusive  # noqa: E402
+from projects.openimages.data.index import PreparedIndex  # noqa: E402
+from projects.openimages.masks import inflate_text  # noqa: E402
+from projects.openimages.metric import (  # noqa: E402
+    DROPPED,
+    TRUE,
+    Detections,
+    GroundTruth,
+    Matches,
+    count_positives,
+    match_image,
+    mean_over,
+    score,
+)
+from projects.openimages.submissions.formats import Submission  # noqa: E402
+
+CONFIG = ROOT / 'configs' / 'oi_mask_rcnn_r50_demo.py'
+RARE, FREQUENT = 10, 100  # training images, as LVIS has it
+SMALL, LARGE = 32**2, 96**2  # pixels of a mask, as COCO has it
+COLUMNS = ('validation mAP', 'oracle mAP', 'rare', 'common', 'frequent', 'leaves', 'parents',
+           'small', 'large')
+
+
+def parse_args() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0], allow_abbrev=False)
+    parser.add_argument('--data', type=Path, required=True,
+                        help='a prepared hard world: tools/make_demo_data.py --world hard, then '
+                             'tools/prepare_data.py --split train validation oracle')
+    parser.add_argument('--out', type=Path, required=True, help='folder for runs and tables')
+    parser.add_argument('--arms', nargs='+', default=['stock', 'main', 'recipe'], metavar='ARM',
+                        help='names, or "all" (default: %(default)s)')
+    parser.add_argument('--seeds', type=int, default=3, help='runs an arm (default: %(default)s)')
+    parser.add_argument('--iterations', type=int, default=600, help='default: %(default)s')
+    parser.add_argument('--lr', type=float, default=5e-4, help='of all arms (default: %(default)s)')
+    parser.add_argument('--table-only', action='store_true', help='of the runs that are there')
+    parser.add_argument('--run', nargs=2, metavar=('ARM', 'SEED'), help=argparse.SUPPRESS)
+    return parser.parse_args()
+
+
+def main() -> None:
+    args = parse_args()
+    from benchmarks.recipe_arms import arms
+    known = list(arms())
+    if args.run:
+        run(args, args.run[0], int(args.run[1]))
+        return
+    names = known if args.arms == ['all'] else args.arms
+    unknown = [name for name in names if name not in known]
+    if unknown:
+        raise UserError(f'no arm {unknown[0]!r}, expected some of: {", ".join(known)}')
+    if not args.table_only:
+        for seed in range(args.seeds):  # all arms of a seed first, so that a table comes early
+            for name in names:
+                if not result_path(args, name, seed).exists():
+                    start(args, name, seed)
+    report(args, names)
+
+
+def run_folder(args: argparse.Namespace, arm: str, seed: int) -> Path:
+    """Where a run of these settings lives."""
+    name = arm.replace(' ', '_').replace('+', 'plus_')
+    return args.out / f'{args.iterations}_{args.lr:g}' / name / f'seed{seed}'
+
+
+def result_path(args: argparse.Namespace, arm: str, seed: int) -> Path:
+    return run_folder(args, arm, seed) / 'result.json'
+
+
+def start(args: argparse.Namespace, arm: str, seed: int) -> None:
+    """Run one arm in a process of its own, its output in a log."""
+    folder = run_folder(args, arm, seed)
+    folder.mkdir(parents=True, exist_ok=True)
+    print(f'{time.strftime("%H:%M:%S")} {arm}, seed {seed}', flush=True)
+    command = [sys.executable, __file__, '--data', args.data, '--out', args.out, '--iterations',
+               args.iterations, '--lr', args.lr, '--run', arm, seed]
+    with open(folder / 'log.txt', 'a', encoding='utf-8') as log:
+        code = subprocess.run([str(part) for part in command], stdout=log, check=False,
+                              stderr=subprocess.STDOUT).returncode
+    if code:
+        raise UserError(f'the run ended with exit code {code}', path=folder / 'log.txt')
+    print('         ' + '  '.join(f'{key} {value:.4f}' for key, value in json.loads(
+        result_path(args, arm, seed).read_text())['scores'].items()), flush=True)
+
+
+# ------------------------------------------------------------------------------------- one run
+
+def run(args: argparse.Namespace, arm: str, seed: int) -> None:
+    """Train an arm, dump its detections on validation, score them on both truths."""
+    from mmengine.runner import Runner, find_latest_checkpoint
+
+    from projects.openimages.mm.evaluation.submission_dump import add_submission_dump
+
+    folder = run_folder(args, arm, seed)
+    with exclusive(folder / 'run', 'training this arm'):
+        began = time.monotonic()
+        cfg = arm_config(args, arm, seed)
+        final = folder / f'iter_{args.iterations}.pth'
+        if not final.exists():
+            checkpoint = find_latest_checkpoint(str(folder))
+            cfg.resume, cfg.load_from = checkpoint is not None, checkpoint
+            Runner.from_cfg(cfg).train()
+        cfg = arm_config(args, arm, seed)
+        cfg.load_from = str(final)
+        dump = folder / 'validation.csv'
+        add_submission_dump(cfg, dump,
+                            expand_hierarchy=cfg.test_evaluator.expand_hierarchy)
+        Runner.from_cfg(cfg).test()
+        scores = score_dump(dump, args.data / 'prepared')
+        with atomic_write(result_path(args, arm, seed)) as file:
+            json.dump({'arm': arm, 'seed': seed, 'iterations': args.iterations, 'lr': args.lr,
+                       'seconds': time.monotonic() - began, 'scores': scores}, file, indent=1)
+        for path in folder.glob('iter_*.pth'):
+            if path != final:
+                path.unlink()
+
+
+def arm_config(args: argparse.Namespace, arm: str, seed: int):
+    """The demo's config with the arm's ingredients, on the given data and schedule."""
+    from benchmarks.recipe_arms import arms
+    from projects.openimages.mm.engine.config import load_config
+
+    steps = args.iterations
+    cfg = load_config(CONFIG, {'data_root': str(args.data)})
+    cfg.merge_from_dict({
+        'custom_imports.imports': ['projects.openimages.mm', 'benchmarks.recipe_arms'],
+        'work_dir': str(run_folder(args, arm, seed)), 'randomness.seed': seed,
+        'train_cfg.max_iters': steps, 'train_cfg.val_interval': steps + 1,
+        'optim_wrapper.optimizer.lr': args.lr, 'param_scheduler.1.end': steps,
+        'param_scheduler.1.T_max': steps - 40,
+        'default_hooks.checkpoint': {'interval': 100, 'max_keep_ckpts': 1, 'by_epoch': False,
+                                     'save_best': None, 'type': 'CheckpointHook'}})
+    for ingredient in arms()[arm]:
+        ingredient(cfg)
+    return cfg
+
+
+# ------------------------------------------------------------------------------------- scores
+
+def score_dump(dump: Path, prepared: Path) -> dict[str, float]:
+    """The table's columns for a submission of the validation images."""
+    train_images = train_image_counts(PreparedIndex.open(prepared / 'train' / 'index.arrow'))
+    matched, positives, sizes = match_dump(dump, prepared / 'validation' / 'index.arrow')
+    result = score(matched, positives).average_precisions
+    leaves = PreparedIndex.open(prepared / 'validation' / 'index.arrow').label_space.leaves
+    groups = {'rare': train_images < RARE, 'frequent': train_images >= FREQUENT,
+              'common': (train_images >= RARE) & (train_images < FREQUENT),
+              'leaves': leaves, 'parents': ~leaves}
+    scores = {'validation mAP': mean_over(result),
+              **{name: mean_over(result, classes) for name, classes in groups.items()}}
+    for name, low, high in (('small', 1, SMALL), ('large', LARGE, np.inf)):
+        scores[name] = score(*only_sizes(matched, sizes, low, high, len(positives))
+                             ).mean_average_precision
+    whole, positives, _ = match_dump(dump, prepared / 'oracle' / 'index.arrow')
+    scores['oracle mAP'] = score(whole, positives).mean_average_precision
+    return {name: scores[name] for name in COLUMNS}
+
+
+def match_dump(dump: Path, index_path: Path) -> tuple[Matches, np.ndarray, list]:
+    """Matches of all images, (C,) positives, and by image each instance's class and pixels."""
+    index = PreparedIndex.open(index_path)
+    truths = IndexGroundTruth(index)
+    positives = np.zeros(truths.num_classes, np.int64)
+    parts, sizes = [], []
+    with Submission(dump) as submission:
+        for row in range(index.num_images):
+            truth = truths.image(row)
+            positives += count_positives(truth, truths.num_classes)
+            sizes.append(_classes_and_areas(truth))
+            found = submission.image(index.image_id(row))
+            if found is None or not found.detections:
+                continue
+            detections = Detections(
+                np.array([index.label_space.class_id(item.mid) for item in found.detections]),
+                np.array([float(item.score) for item in found.detections]),
+                [{'size': [found.height, found.width],
+                  'counts': inflate_text(item.mask, found.height, found.width)}
+                 for item in found.detections])
+            matches, = match_image(truth, detections, image=row)
+            parts.append(matches.select(matches.outcome != DROPPED))
+    return Matches.concatenate(parts), positives, sizes
+
+
+def _classes_and_areas(truth: GroundTruth) -> tuple[np.ndarray, np.ndarray]:
+    return truth.class_ids, truth.measured.areas
+
+
+def only_sizes(matches: Matches, sizes: Sequence, low: float, high: float,
+               num_classes: int) -> tuple[Matches, np.ndarray]:
+    """Matches and positives when only instances of ``low`` to ``high`` pixels are looked for.
+
+    Detections of other instances are ignored, as COCO does; false ones stay.
+    """
+    positives = np.zeros(num_classes, np.int64)
+    for class_ids, areas in sizes:
+        positives += np.bincount(class_ids[(areas >= low) & (areas < high)],
+                                 minlength=num_classes)
+    true = np.flatnonzero(matches.outcome == TRUE)
+    areas = np.array([sizes[image][1][instance] for image, instance in zip(
+        matches.image[true].tolist(), matches.instance[true].tolist(), strict=True)])
+    keep = np.ones(len(matches), bool)
+    keep[true[(areas < low) | (areas >= high)]] = False
+    return matches.select(keep), positives
+
+
+# ------------------------------------------------------------------------------------- table
+
+def report(args: argparse.Namespace, names: Sequence[str]) -> None:
+    """Print the table; write it as CSV and as a picture."""
+    rows = []
+    for name in names:
+        runs = [json.loads(path.read_text())['scores'] for seed in range(args.seeds)
+                if (path := result_path(args, name, seed)).exists()]
+        if runs:
+            rows.append((name, len(runs), *(
+                (float(np.mean(values)), float(np.std(values, ddof=1)) if len(runs) > 1 else 0.)
+                for values in ([run[column] for run in runs] for column in COLUMNS))))
+    print(f'\n{"arm":<22}{"runs":>5}' + ''.join(f'{column:>16}' for column in COLUMNS))
+    for name, count, *cells in rows:
+        print(f'{name:<22}{count:>5}' + ''.join(f'{mean:>9.4f} ±{spread:.3f}'
+                                                for mean, spread in cells))
+    base = args.out / f'table_{args.iterations}_{args.lr:g}'
+    with atomic_write(base.with_suffix('.csv')) as file:
+        writer = csv.writer(file, lineterminator='\n')
+        writer.writerow(['arm', 'runs', *(f'{column}{end}' for column in COLUMNS
+                                          for end in ('', ' sd'))])
+        writer.writerows([name, count, *(value for cell in cells for value in cell)]
+                         for name, count, *cells in rows)
+    plot(base.with_suffix('.png'), rows)
+
+
+def plot(path: Path, rows: Sequence[tuple]) -> None:
+    """Validation and oracle mAP of every arm, with the spread over seeds."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(8, 1 + 0.3 * len(rows)), layout='constrained')
+    axes = figure.subplots()
+    places = np.arange(len(rows))
+    for shift, column in ((-0.2, 0), (0.2, 1)):
+        cells = [row[2 + column] for row in rows]
+        axes.barh(places + shift, [cell[0] for cell in cells], 0.38,
+                  xerr=[cell[1] for cell in cells], label=COLUMNS[column])
+    axes.set_yticks(places, [row[0] for row in rows])
+    axes.invert_yaxis()
+    axes.set_xlabel('mAP')
+    axes.legend()
+    with atomic_write(path, 'wb') as file:
+        figure.savefig(file, dpi=120, format='png')
+
+
+if __name__ == '__main__':
+    run_command(main)

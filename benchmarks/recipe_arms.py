@@ -1,0 +1,225 @@
+"""The arms of ``benchmarks/recipe.py``: what each changes in the stock config, one ingredient each.
+
+An arm is a list of ingredients, functions that change a config in place. Placebos break the meaning
+of one kind of evidence and leave everything else: a recipe that gains as much with a placebo gains
+by something else than that evidence.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import cached_property
+
+import numpy as np
+from mmdet.registry import DATASETS
+from mmengine.config import Config, ConfigDict
+
+from projects.openimages.masks import compress_counts, decompress_counts, rle_from_crop
+from projects.openimages.mm.datasets.openimages import OpenImagesInstanceDataset
+
+Ingredient = Callable[[Config], None]
+STOCK_ASSIGNER = 'MaxIoUAssigner'
+
+
+# ------------------------------------------------------------------------------- ingredients
+
+def stock(cfg: Config) -> None:
+    """Plain sampling, softmax, a box and a mask a class, all boxes without mask background."""
+    cfg.train_dataloader.sampler = ConfigDict(type='InfiniteSampler')
+    cfg.model.roi_head.bbox_head.reg_class_agnostic = False
+    for stage in (cfg.model.train_cfg.rpn, cfg.model.train_cfg.rcnn):
+        stage.assigner.type = STOCK_ASSIGNER
+        stage.assigner.pop('ignore_thr', None)
+    set_expansion(cfg, False)
+
+
+def set_expansion(cfg: Config, expand: bool) -> None:
+    """Whether a detection is handed in for its ancestor classes too."""
+    cfg.test_evaluator.expand_hierarchy = cfg.val_evaluator.expand_hierarchy = expand
+
+
+def expansion(cfg: Config) -> None:
+    """Detections stand for their ancestors."""
+    set_expansion(cfg, True)
+
+
+def ignored(cfg: Config) -> None:
+    """Boxes without a mask and groups are neither object nor background."""
+    for stage in (cfg.model.train_cfg.rpn, cfg.model.train_cfg.rcnn):
+        stage.assigner.update(type='IgnoreAwareAssigner', ignore_thr=0.5)
+
+
+def class_aware(cfg: Config) -> None:
+    """All classes are drawn alike; with this, the main config is complete."""
+    cfg.train_dataloader.sampler = ConfigDict(type='InfiniteClassAwareSampler')
+
+
+def sigmoid(cfg: Config) -> None:
+    """A sigmoid a class, one class an object, everything else absent."""
+    cfg.custom_hooks = [ConfigDict(type='TrainingClassesHook')]
+    head = cfg.model.roi_head
+    head.type = 'FederatedRoIHead'
+    head.bbox_head.type = 'FederatedBBoxHead'
+    head.bbox_head.loss_cls = ConfigDict(
+        type='FederatedLoss', num_classes=head.bbox_head.num_classes, hierarchy=False,
+        verified=False, lost=False, group_of=False)
+    cfg.model.test_cfg.rcnn.update(score_thr=1e-3, max_per_img=300)
+
+
+def hierarchy(cfg: Config) -> None:
+    """Ancestors are targets, unknown descendants left out, scores closed instead of expanded."""
+    cfg.model.roi_head.bbox_head.loss_cls.hierarchy = True
+    set_expansion(cfg, False)
+
+
+def boxes_without_masks(cfg: Config) -> None:
+    """Single boxes without a mask are objects, without a mask loss."""
+    cfg.train_dataloader.dataset.learn_boxes_without_masks = True
+
+
+def verified(weight: float) -> Ingredient:
+    """What is not verified in an image weighs less, on background by ``weight``."""
+    def apply(cfg: Config) -> None:
+        cfg.model.roi_head.bbox_head.loss_cls.update(verified=True, unknown_on_background=weight)
+    return apply
+
+
+def lost_and_groups(cfg: Config) -> None:
+    """Lost classes are left out, and those of a group where it covers the region."""
+    cfg.model.roi_head.bbox_head.loss_cls.update(lost=True, group_of=True)
+    cfg.model.train_cfg.rcnn.assigner.ignore_group_of = False
+
+
+def agnostic(cfg: Config) -> None:
+    """One box and one mask for all classes."""
+    cfg.model.roi_head.bbox_head.reg_class_agnostic = True
+    cfg.model.roi_head.mask_head.class_agnostic = True
+
+
+def soft_sampling(cfg: Config) -> None:
+    """Classes are drawn by the root of their frequency, alike in the last third, with a cap."""
+    cfg.train_dataloader.sampler = ConfigDict(type='SoftClassAwareSampler')
+
+
+# ------------------------------------------------------------------------------- peers
+
+def fed_loss(cfg: Config) -> None:
+    """CenterNet2's federated loss over 50 classes a step."""
+    _set_loss(cfg, type='FedLoss', num_sampled=50)
+    cfg.custom_hooks = [ConfigDict(type='TrainingClassesHook')]
+
+
+def seesaw(cfg: Config) -> None:
+    """Seesaw loss."""
+    _set_loss(cfg, type='SeesawLoss')
+
+
+def eqlv2(cfg: Config) -> None:
+    """Equalization loss v2."""
+    _set_loss(cfg, type='SigmoidEQLV2Loss')
+
+
+def _set_loss(cfg: Config, **loss) -> None:
+    head = cfg.model.roi_head.bbox_head
+    head.loss_cls = ConfigDict(num_classes=head.num_classes, **loss)
+    cfg.model.test_cfg.rcnn.update(score_thr=1e-3, max_per_img=300)
+
+
+def repeat_factors(cfg: Config) -> None:
+    """LVIS's repeat factor sampling: images of classes in fewer than 1 in 100 come again."""
+    cfg.train_dataloader.sampler = ConfigDict(type='InfiniteSampler')
+    cfg.train_dataloader.dataset = ConfigDict(
+        type='ClassBalancedDataset', oversample_thr=1e-2, dataset=cfg.train_dataloader.dataset)
+
+
+# ------------------------------------------------------------------------------- placebos
+
+@DATASETS.register_module()
+class PlaceboDataset(OpenImagesInstanceDataset):
+    """The training set with one kind of evidence made meaningless.
+
+    Args:
+        placebo: ``'verified'`` gives each image another image's verified labels, ``'hierarchy'``
+            permutes the classes in the hierarchy, ``'has_mask'`` moves the missing masks to other
+            instances (an instance whose mask was missing has its box as mask).
+        options: of ``OpenImagesInstanceDataset``.
+    """
+
+    def __init__(self, *, placebo: str, **options) -> None:
+        self._placebo = placebo
+        super().__init__(**options)
+
+    @property
+    def ancestor_matrix(self) -> np.ndarray:
+        """As the dataset's, of permuted classes where that is the placebo."""
+        matrix = super().ancestor_matrix
+        if self._placebo != 'hierarchy':
+            return matrix
+        order = np.random.default_rng(0).permutation(len(matrix))
+        return matrix[np.ix_(order, order)]
+
+    def _verified_labels(self, row: int) -> np.ndarray:
+        if self._placebo == 'verified':
+            row = int(self._permutation[row])
+        return super()._verified_labels(row)
+
+    @cached_property
+    def _permutation(self) -> np.ndarray:
+        return np.random.default_rng(0).permutation(self.index.num_images)
+
+    def _instances(self, row: int, height: int, width: int) -> list[dict]:
+        instances = super()._instances(row, height, width)
+        if self._placebo == 'has_mask':
+            _move_missing_masks(instances, np.random.default_rng((0, row)), height, width)
+        return instances
+
+
+def _move_missing_masks(instances: list[dict], rng: np.random.Generator, height: int,
+                        width: int) -> None:
+    """Deal the missing masks of an image's single instances out anew, in place."""
+    single = [item for item in instances if not item['group_of']]
+    missing = [not decompress_counts(item['mask']['counts'].encode())[1:].any()
+               for item in single]
+    for item, was, now in zip(single, missing, rng.permutation(missing), strict=True):
+        if was and not now:
+            x1, y1, x2, y2 = (round(side) for side in item['bbox'])
+            pixels = np.ones((max(y2 - y1, 1), max(x2 - x1, 1)), bool)
+            rle = rle_from_crop(pixels, min(x1, width - 1), min(y1, height - 1), height, width)
+            item['mask']['counts'] = rle['counts'].decode()
+        elif now and not was:
+            item['mask']['counts'] = compress_counts(np.array([height * width])).decode()
+
+
+def placebo(kind: str) -> Ingredient:
+    """Train on :class:`PlaceboDataset`."""
+    def apply(cfg: Config) -> None:
+        cfg.train_dataloader.dataset.update(type='PlaceboDataset', placebo=kind)
+    return apply
+
+
+# ------------------------------------------------------------------------------- arms
+
+MAIN = (stock, expansion, ignored, class_aware)
+STEPS = (sigmoid, hierarchy, boxes_without_masks, verified(0.15), lost_and_groups, agnostic,
+         soft_sampling)
+STEP_NAMES = ('sigmoid', 'hierarchy', 'box-only', 'verified', 'lost+groups', 'agnostic', 'soft')
+
+
+def arms() -> dict[str, tuple[Ingredient, ...]]:
+    """All arms by name, in the order of the table."""
+    found = {'stock': MAIN[:1], '+expansion': MAIN[:2], '+ignored': MAIN[:3], 'main': MAIN}
+    for count, name in enumerate(STEP_NAMES, 1):
+        found[f'+{name}' if count < len(STEPS) else 'recipe'] = MAIN + STEPS[:count]
+    for weight in (0.0, 0.05, 1.0):
+        found[f'recipe λ={weight:g}'] = tuple(
+            verified(weight) if name == 'verified' else step
+            for name, step in zip(('',) * len(MAIN) + STEP_NAMES, MAIN + STEPS, strict=True))
+    for name in STEP_NAMES[1:]:
+        found[f'recipe -{name}'] = MAIN + tuple(
+            step for other, step in zip(STEP_NAMES, STEPS, strict=True) if other != name)
+    for name, loss in (('FedLoss-50', fed_loss), ('Seesaw', seesaw), ('EQLv2', eqlv2),
+                       ('RFS', repeat_factors)):
+        found[name] = (*MAIN, loss)
+    for kind in ('verified', 'hierarchy', 'has_mask'):
+        found[f'placebo {kind}'] = (*MAIN, *STEPS, placebo(kind))
+    return found
