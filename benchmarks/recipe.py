@@ -251,14 +251,14 @@ def report(args: argparse.Namespace, names: Sequence[str]) -> None:
     for name, count, *cells in rows:
         print(f'{name:<22}{count:>5}' + ''.join(f'{mean:>9.4f} ±{spread:.3f}'
                                                 for mean, spread in cells))
-    base = args.out / f'table_{args.iterations}_{args.lr:g}'
-    with atomic_write(base.with_suffix('.csv')) as file:
+    base = f'table_{args.iterations}_{args.lr:g}'
+    with atomic_write(args.out / f'{base}.csv') as file:
         writer = csv.writer(file, lineterminator='\n')
         writer.writerow(['arm', 'runs', *(f'{column}{end}' for column in COLUMNS
                                           for end in ('', ' sd'))])
         writer.writerows([name, count, *(value for cell in cells for value in cell)]
                          for name, count, *cells in rows)
-    plot(base.with_suffix('.png'), rows)
+    plot(args.out / f'{base}.png', rows)
 
 
 def plot(path: Path, rows: Sequence[tuple]) -> None:
