@@ -12,12 +12,16 @@ from typing import Any
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
+from projects.openimages.common.errors import UserError, exit_on_interrupt, run_command
+
+if __name__ == '__main__':
+    exit_on_interrupt()
+
 from mmengine.config import Config
 
 from evaluation.parity import Comparison, official_path
 from evaluation.tf_challenge import read_metrics
 from projects.openimages.challenge.evaluate import EvaluatorFiles
-from projects.openimages.common.errors import UserError, run_command
 from projects.openimages.demo.steps import MMEngineLines, Step, StepRunner, imported_files
 from projects.openimages.submissions.dump.parts import parts_folder
 

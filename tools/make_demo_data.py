@@ -11,7 +11,11 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from projects.openimages.common.errors import UserError, run_command
+from projects.openimages.common.errors import UserError, exit_on_interrupt, run_command
+
+if __name__ == '__main__':
+    exit_on_interrupt()
+
 from projects.openimages.demo import DEFAULT_IMAGES, hard, make_demo_data
 
 

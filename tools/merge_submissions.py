@@ -10,7 +10,11 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from projects.openimages.common.errors import run_command
+from projects.openimages.common.errors import exit_on_interrupt, run_command
+
+if __name__ == '__main__':
+    exit_on_interrupt()
+
 from projects.openimages.common.parallel import worker_count
 from projects.openimages.submissions.formats import FORMATS, refuse_to_overwrite
 from projects.openimages.submissions.merge_masks import METHODS, MergeOptions

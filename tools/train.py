@@ -8,9 +8,12 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from mmengine.config import DictAction
+from projects.openimages.common.errors import exit_on_interrupt, run_command
 
-from projects.openimages.common.errors import run_command
+if __name__ == '__main__':
+    exit_on_interrupt()
+
+from mmengine.config import DictAction
 
 
 def parse_args() -> argparse.Namespace:
