@@ -13,6 +13,7 @@ import re
 
 import pytest
 from mmdet.datasets.base_det_dataset import BaseDetDataset
+from mmdet.datasets.transforms import CopyPaste, LoadAnnotations, RandomErasing
 from mmdet.models.roi_heads import StandardRoIHead
 
 from projects.openimages import mm
@@ -20,11 +21,17 @@ from projects.openimages import mm
 # Class in its module: the private names that it shares with the classes it inherits from.
 INHERITED = {
     'datasets.openimages.OpenImagesInstanceDataset': {
-        '_fully_initialized', '_get_unserialized_subset', '_indices', '_join_prefix', '_metainfo'}}
+        '_fully_initialized', '_get_unserialized_subset', '_indices', '_join_prefix', '_metainfo'},
+    'datasets.rle_transforms.LoadRleAnnotations': {'_load_masks', '_process_masks'},
+    'datasets.rle_transforms.RleCopyPaste': {'_copy_paste'},
+    'datasets.rle_transforms.RleRandomErasing': {'_transform_masks'}}
 # Module: the private names of others' objects.
 OF_OTHERS = {
     'engine.checkpoints': {'_core', '_reconstruct'},  # numpy's names in a pickle
-    'models.tta': {'_bbox_forward', '_mask_forward'}}
+    'models.tta': {'_bbox_forward', '_mask_forward'},
+    # Of other objects of their own class.
+    'structures.column_runs': {'_cut'},
+    'structures.rle_masks': {'_runs', '_set', '_source', '_visible'}}
 
 
 def modules():
@@ -67,6 +74,10 @@ def test_private_names_of_other_objects_are_used_only_where_listed():
 @pytest.mark.parametrize(('method', 'parameters'), [
     (StandardRoIHead._bbox_forward, ['self', 'x', 'rois']),
     (StandardRoIHead._mask_forward, ['self', 'x', 'rois', 'pos_inds', 'bbox_feats']),
+    (LoadAnnotations._load_masks, ['self', 'results']),
+    (LoadAnnotations._process_masks, ['self', 'results']),
+    (CopyPaste._copy_paste, ['self', 'dst_results', 'src_results']),
+    (RandomErasing._transform_masks, ['self', 'results', 'patches']),
     (BaseDetDataset._join_prefix, ['self']),
     (BaseDetDataset._get_unserialized_subset, ['self', 'indices'])])
 def test_methods_take_what_they_are_given(method, parameters):

@@ -62,3 +62,15 @@ def test_low_quality_match_of_the_rpn_stays_positive_on_an_ignored_box():
 def test_thresholds_out_of_range_are_refused(options):
     with pytest.raises(ValueError, match='ignore'):
         assign([OBJECT], **options)
+
+
+def test_groups_are_background_to_the_assigner_where_the_loss_knows_their_classes():
+    inside = [42, 42, 47, 47]
+    assert assign([inside], [OBJECT], [MASKLESS], [True], ignore_group_of=False) == [NEGATIVE]
+    both = assign([inside, FAR], [OBJECT], [MASKLESS, FAR], [True, False], ignore_group_of=False)
+    assert both == [NEGATIVE, UNUSED]
+
+
+def test_groups_cannot_be_told_apart_without_the_flag():
+    with pytest.raises(ValueError, match='group_of'):
+        assign([OBJECT], [OBJECT], [MASKLESS], ignore_group_of=False)

@@ -140,7 +140,7 @@ def test_a_leaf_and_its_parent_are_found_on_the_same_place():
     assert len(cats) == len(animals) > 0
     torch.testing.assert_close(cats.bboxes, animals.bboxes)
     torch.testing.assert_close(cats.scores, animals.scores)
-    assert [mask['counts'] for mask in cats.masks] == [mask['counts'] for mask in animals.masks]
+    assert cats.masks.rles == animals.masks.rles
 
 
 def test_cascade_heads_learn_and_predict_the_same_way():
