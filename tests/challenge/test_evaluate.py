@@ -69,6 +69,13 @@ def test_command_writes_what_the_official_script_writes(files):
         f'{prefix}PerformanceByCategory/AP@0.5IOU//m/dog,nan\r\n')
 
 
+def test_masks_file_without_rows_leaves_boxes_without_masks(files):
+    path = Path(files.input_annotations_segm)
+    path.write_text(path.read_text().splitlines()[0] + '\n')
+    result = evaluate_files(files)
+    assert result.positives.tolist() == [0, 0] and result.ignored.tolist() == [2, 0]
+
+
 def test_without_masks_boxes_are_evaluated(files):
     boxes_only = dataclasses.replace(files, input_annotations_segm=None)
     assert evaluate_files(boxes_only).positives.tolist() == [2, 0]

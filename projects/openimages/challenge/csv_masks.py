@@ -84,20 +84,22 @@ class LazyMasks(Sequence[Rle | None]):
         try:
             counts = inflate_text(text, self._height, self._width)
         except MaskError as error:
-            raise self.error(place, str(error)) from None
+            raise self._error(place, error) from None
         return {'size': [self._height, self._width], 'counts': counts}
 
-    def error(self, place: int, message: str) -> UserError:
-        """An error about the mask at ``place``."""
-        return UserError(message, path=self._path, row=int(self._lines[place]))
-
-    def check(self) -> None:
-        """Raise a UserError about the first malformed mask, if there is one."""
-        for place, mask in enumerate(self):
+    def explain(self, error: MaskError) -> UserError:
+        """The error about the first malformed mask; where each alone is right, about the first."""
+        present = [place for place, text in enumerate(self._texts) if text is not None]
+        for place in present:
+            mask = self[place]
             try:
                 check_sizes([mask] if mask else [])
-            except MaskError as error:
-                raise self.error(place, str(error)) from None
+            except MaskError as alone:
+                return self._error(place, alone)
+        return self._error(present[0], error)
+
+    def _error(self, place: int, error: MaskError) -> UserError:
+        return UserError(str(error), path=self._path, row=int(self._lines[place]))
 
 
 class TextColumn:

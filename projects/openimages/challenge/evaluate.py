@@ -155,14 +155,13 @@ def _match_images(num_classes: int, images: list[_Image]) -> tuple[Matches, np.n
 
 
 def _explained(error: MaskError, truth: GroundTruth, detections: Detections) -> UserError:
-    """The error with file and row, found by looking at the image's masks one by one."""
+    """The error with file and row, found by looking at the image's masks again."""
     for masks in (truth.masks, detections.masks):
         if isinstance(masks, LazyMasks):
-            masks.check()
             try:
                 measure(masks)
-            except MaskError as together:
-                return masks.error(0, str(together))
+            except MaskError as found:
+                return masks.explain(found)
     return UserError(str(error))
 
 

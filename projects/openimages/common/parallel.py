@@ -17,7 +17,7 @@ import traceback
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection, wait
 from multiprocessing.reduction import ForkingPickler
@@ -101,16 +101,10 @@ class _Pool:
         self._free: SimpleQueue[_Worker] = SimpleQueue()
         self._workers: list[_Worker] = []
         self._threads = ThreadPoolExecutor(workers)
-        # A process inherits which signals are blocked, so that Ctrl-C is the parent's alone from
-        # its first moment. Multiprocessing's helper comes first: starting it unblocks them.
-        resource_tracker.ensure_running()
-        before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-        try:
+        with _interrupts_wait():
             for _ in range(workers):
                 self._workers.append(_Worker(work))
                 self._free.put(self._workers[-1])
-        finally:
-            signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
     def submit(self, task: Any) -> Future[Any]:
         return self._threads.submit(self._work_on, task)
@@ -126,6 +120,29 @@ class _Pool:
         self._threads.shutdown(wait=True, cancel_futures=True)
         for worker in self._workers:
             worker.close()
+
+
+@contextmanager
+def _interrupts_wait() -> Iterator[None]:
+    """Let Ctrl-C wait for the end of the block; processes that are started in it never see it.
+
+    They inherit which signals are blocked. Here the signal may come by another thread, so Python's
+    answer to it has to wait as well: a process that is half started would complain.
+    """
+    received: list[int] = []
+    resource_tracker.ensure_running()  # multiprocessing's helper, whose start unblocks the signal
+    if threading.current_thread() is not threading.main_thread():
+        yield  # Ctrl-C is the main thread's, and only there Python's answer may be changed
+        return
+    answer = signal.signal(signal.SIGINT, lambda number, _: received.append(number))
+    blocked = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
+        signal.signal(signal.SIGINT, answer)
+    if received:
+        signal.raise_signal(signal.SIGINT)
 
 
 class _Worker:
