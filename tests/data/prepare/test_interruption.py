@@ -14,7 +14,7 @@ import pytest
 
 from projects.openimages.data.layout import CHALLENGE_CLASSES
 from projects.openimages.data.mask_files.png import PackedMask
-from projects.openimages.data.prepare import fingerprint, shards
+from projects.openimages.data.prepare import fingerprint, run, shards
 from projects.openimages.data.prepare.shards import ShardResult
 from tests.data.helpers import archive_of, outputs, prepare, read_rows, table
 from tests.helpers import REPOSITORY, assert_one_line_error, run_tool
@@ -88,42 +88,42 @@ def start_run(data_root, tmp_path):
         return runs[-1]
 
     yield start
-    for run in runs:
-        if run.process.poll() is None:
-            os.killpg(run.process.pid, signal.SIGKILL)
-        run.process.stderr.close()
+    for held in runs:
+        if held.process.poll() is None:
+            os.killpg(held.process.pid, signal.SIGKILL)
+        held.process.stderr.close()
 
 
 def assert_goes_on(start: Callable[[], HeldRun], data_root: Path, prepared_data: Path) -> None:
     """The same command again uses the shards that are there and leaves the bytes of an undisturbed
     run."""
     there = [ShardResult.load(path) for path in data_root.glob('prepared/train/.parts/*/*.npz')]
-    run = start()
-    run.release()
-    ended = run.end()
+    again = start()
+    again.release()
+    ended = again.end()
     assert ended.returncode == 0, ended.stderr
     masks = len(read_rows(table(data_root, 'masks')))
-    assert len(run.noted('read')) == masks - sum(len(result.areas) for result in there)
+    assert len(again.noted('read')) == masks - sum(len(result.areas) for result in there)
     assert outputs(data_root) == outputs(prepared_data)
     assert os.listdir(data_root / 'prepared') == ['train']
 
 
 def test_killed_worker_is_told_in_one_line_and_loses_nothing(data_root, prepared_data, start_run):
-    run = start_run()
-    workers = run.held_workers()
+    held = start_run()
+    workers = held.held_workers()
     os.kill(workers[0], signal.SIGKILL)
-    run.release()  # the other worker comes to the end of its shard
-    assert_one_line_error(run.end(), 'a worker process was killed')
+    held.release()  # the other worker may come to the end of its shard
+    assert_one_line_error(held.end(), 'a worker process was killed')
     assert os.listdir(data_root / 'prepared' / 'train') == ['.parts']
     wait_for(lambda: not any(map(is_running, workers)))
     assert_goes_on(start_run, data_root, prepared_data)
 
 
 def test_killed_run_takes_its_workers_along_and_blocks_nobody(data_root, prepared_data, start_run):
-    run = start_run()
-    workers = run.held_workers()
-    run.process.kill()
-    run.process.wait()
+    held = start_run()
+    workers = held.held_workers()
+    held.process.kill()
+    held.process.wait()
     wait_for(lambda: not any(map(is_running, workers)))
     assert (data_root / 'prepared' / '.train.lock').exists()
     assert_goes_on(start_run, data_root, prepared_data)
@@ -131,11 +131,11 @@ def test_killed_run_takes_its_workers_along_and_blocks_nobody(data_root, prepare
 
 def test_interrupt_of_the_process_group_is_no_traceback_and_loses_nothing(
         data_root, prepared_data, start_run):
-    run = start_run()
-    workers = run.held_workers()
-    os.killpg(run.process.pid, signal.SIGINT)
-    run.release()  # it waits for the shards that are begun
-    ended = run.end()
+    held = start_run()
+    workers = held.held_workers()
+    os.killpg(held.process.pid, signal.SIGINT)
+    held.release()  # it waits for the shards that are begun
+    ended = held.end()
     assert ended.returncode == 130
     assert ended.stderr.splitlines()[-1] == 'interrupted' and 'Traceback' not in ended.stderr
     assert not any(map(is_running, workers))
@@ -174,25 +174,23 @@ def test_runs_killed_at_any_moment_end_with_the_same_bytes(data_root, prepared_d
     """SIGKILL ten times at random moments of a run, also while it writes and publishes."""
     command = [sys.executable, '-c', KILL_SCRIPT, str(data_root)]
     moments = random.Random(1)
-    longest = None
+    longest = 0.5
     kills = 0
-    for _ in range(40):
-        if kills == 10:
-            break
+    while kills < 10:
         process = subprocess.Popen(command, cwd=REPOSITORY, stdout=subprocess.PIPE,
                                    stderr=subprocess.DEVNULL, text=True)
         assert process.stdout.readline() == 'ready\n'
         started = time.monotonic()
         try:
-            process.wait(moments.uniform(0, longest or 0.5))
-            longest = time.monotonic() - started
+            process.wait(moments.uniform(0, longest))
+            assert process.returncode == 0
+            longest = max(longest, time.monotonic() - started)
             shutil.rmtree(data_root / 'prepared')  # it was finished: the next one starts afresh
         except subprocess.TimeoutExpired:
             process.send_signal(signal.SIGKILL)
             kills += 1
         process.wait()
         process.stdout.close()
-    assert kills == 10
     finished = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, check=False)
     assert finished.returncode == 0, finished.stderr
     assert outputs(data_root) == outputs(prepared_data)
@@ -223,6 +221,10 @@ def change_nothing(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pass
 
 
+def touch_table(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    os.utime(table(root, 'masks'), (0, 0))
+
+
 def touch_archive(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     os.utime(archive_of(root, 2), (0, 0))
 
@@ -249,8 +251,12 @@ def raise_index_version(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(fingerprint, 'INDEX_VERSION', 99)
 
 
-CHANGES = (touch_archive, touch_class_list, touch_image, extract_a_mask, raise_version,
-           raise_index_version)
+def join_closer(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(fingerprint, 'JOIN_TOLERANCE', 0.019)
+
+
+CHANGES = (touch_table, touch_archive, touch_class_list, touch_image, extract_a_mask, raise_version,
+           raise_index_version, join_closer)
 
 
 def test_shards_of_another_size_are_not_mistaken_for_these(data_root, prepared_data, masks_read,
@@ -278,6 +284,22 @@ def test_shards_are_used_again_with_other_options(data_root, masks_read):
     assert len(masks_read) == len(read_rows(table(data_root, 'masks'))) - 24
 
 
+def test_half_files_and_shards_of_other_inputs_are_cleared_away_first(data_root, masks_read,
+                                                                      monkeypatch):
+    def stop(*_) -> None:
+        raise KeyboardInterrupt
+
+    parts, = (data_root / 'prepared' / 'train' / '.parts').iterdir()
+    whole = sorted(parts.glob('shard-*.npz'))
+    (parts / '.index.arrow.abc.part').touch()
+    (parts.parent / 'of-other-inputs').mkdir()
+    monkeypatch.setattr(run, '_prepare', stop)
+    with pytest.raises(KeyboardInterrupt):
+        prepare(data_root)
+    assert list(parts.parent.iterdir()) == [parts]
+    assert whole and sorted(parts.glob('.*.part')) == [] and sorted(parts.glob('*.npz')) == whole
+
+
 @pytest.mark.parametrize('change', CHANGES)
 def test_finished_split_is_used_again_until_its_inputs_change(data_root, monkeypatch, change):
     prepare(data_root)
@@ -298,6 +320,28 @@ def test_finished_split_is_made_again_with_other_options(data_root, options):
     assert not prepare(data_root, **options).reused
     assert prepare(data_root, **options).reused
     assert not prepare(data_root).reused
+
+
+def test_what_a_run_killed_as_it_tidies_up_leaves_goes_with_the_next(data_root, monkeypatch):
+    def stop(folder: Path, ignore_errors: bool) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(shutil, 'rmtree', stop)
+        prepare(data_root)
+    assert prepare(data_root).reused
+    assert not (data_root / 'prepared/train/.parts').exists()
+
+
+def test_split_that_another_run_finishes_just_now_is_used(data_root, monkeypatch):
+    prepare(data_root)
+    answers = iter([False])  # not yet, when this run looks first
+
+    def look(*arguments) -> bool:
+        return next(answers, None) is None and fingerprint.is_prepared(*arguments)
+
+    monkeypatch.setattr(run, 'is_prepared', look)
+    assert prepare(data_root).reused
 
 
 def test_other_number_of_workers_is_no_other_option(data_root):

@@ -33,7 +33,7 @@ from projects.openimages.data.export.tf_ground_truth import (
     SEGMENTATIONS,
     write_tf_ground_truth,
 )
-from projects.openimages.data.folders import file_names
+from projects.openimages.data.folders import check_name, file_names
 from projects.openimages.data.index import PreparedIndex, write_index
 from projects.openimages.data.layout import SplitFiles, find_split
 from projects.openimages.data.mask_files.archives import MaskReader, find_masks
@@ -113,6 +113,7 @@ def prepare_split(root: str | os.PathLike, split: str, label_space: LabelSpace,
         UserError: anything that is wrong with the input and not to be skipped, or another run is
             preparing the split.
     """
+    check_name(os.fspath(root))
     files = find_split(root, split)
     folder = Path(root) / 'prepared' / split
     others = [*class_files, *([options.sizes] if options.sizes else [])]
@@ -124,20 +125,17 @@ def prepare_split(root: str | os.PathLike, split: str, label_space: LabelSpace,
     changing = {'skip_bad': options.skip_bad, 'polygon_tolerance': options.polygon_tolerance}
     state = describe_inputs(files, others, changing)
     names = [INDEX, COCO, *(_TF if files.boxes else ()), *REPORTS]
-    if is_prepared(folder, state, names):
+    if is_prepared(folder, state, names) and not (folder / _PARTS).exists():
         return Prepared(folder, reused=True)
     with exclusive(folder, 'preparing this split'):
-        parts = _parts_folder(folder, inputs_key({**state, 'options': {}}))
-        log = ProblemLog(options.skip_bad)
-        print(f'{split}: reading the CSVs and the archives\' directories', file=sys.stderr)
-        annotations, sizes = _read_rows(files, label_space, options, log)
-        gathered = _read_masks(files, annotations, sizes, options, parts, log)
-        write_index(parts / INDEX, gathered.columns, split=split, label_space=label_space)
-        _write_outputs(parts, files, gathered, options, log)
-        _publish(parts, folder, names)
-        record_prepared(folder, state, names)
-        shutil.rmtree(folder / _PARTS)
-    return Prepared(folder, reused=False)
+        reused = is_prepared(folder, state, names)  # by a run that has just ended or was killed
+        if not reused:
+            parts = _parts_folder(folder, inputs_key({**state, 'options': {}}))
+            _prepare(files, label_space, options, parts)
+            _publish(parts, folder, names)
+            record_prepared(folder, state, names)
+        shutil.rmtree(folder / _PARTS, ignore_errors=True)
+    return Prepared(folder, reused)
 
 
 def _parts_folder(folder: Path, key: str) -> Path:
@@ -151,6 +149,23 @@ def _parts_folder(folder: Path, key: str) -> Path:
     for left_over in parts.glob('.*.part'):  # of a run that was killed while writing
         left_over.unlink()
     return parts
+
+
+def _prepare(files: SplitFiles, label_space: LabelSpace, options: PrepareOptions,
+             parts: Path) -> None:
+    """Write all outputs into the folder for unfinished work."""
+    log = ProblemLog(options.skip_bad)
+    print(f'{files.split}: reading the CSVs and the archives\' directories', file=sys.stderr)
+    annotations, sizes = _read_rows(files, label_space, options, log)
+    gathered = _read_masks(files, annotations, sizes, options, parts, log)
+    write_index(parts / INDEX, gathered.columns, split=files.split, label_space=label_space)
+    quality = write_coco(parts / COCO, parts / INDEX, polygon_tolerance=options.polygon_tolerance,
+                         workers=options.workers)
+    if files.boxes:
+        write_tf_ground_truth(parts, parts / INDEX, workers=options.workers)
+    report = build_report(PreparedIndex.open(parts / INDEX), gathered, log, files.root,
+                          asdict(quality) if quality else None)
+    write_report(parts, report)
 
 
 def _read_rows(files: SplitFiles, label_space: LabelSpace, options: PrepareOptions,
@@ -219,17 +234,6 @@ def _with_progress(results: Iterator[Path], annotations: Annotations, bar: tqdm)
         bar.update(int(has_mask[first:last].sum()) if len(annotations.mask_names)
                    else stop - start)
         yield path
-
-
-def _write_outputs(parts: Path, files: SplitFiles, gathered: Gathered, options: PrepareOptions,
-                   log: ProblemLog) -> None:
-    quality = write_coco(parts / COCO, parts / INDEX, polygon_tolerance=options.polygon_tolerance,
-                         workers=options.workers)
-    if files.boxes:
-        write_tf_ground_truth(parts, parts / INDEX, workers=options.workers)
-    report = build_report(PreparedIndex.open(parts / INDEX), gathered, log, files.root,
-                          asdict(quality) if quality else None)
-    write_report(parts, report)
 
 
 def _publish(parts: Path, folder: Path, names: list[str]) -> None:
