@@ -112,6 +112,15 @@ def test_truncated_index_is_refused(index_path):
         PreparedIndex.open(index_path)
 
 
+@pytest.mark.parametrize(('make', 'kind'), [
+    (lambda path: path.mkdir(), 'a folder'),
+    (lambda path: path.symlink_to('/dev/null'), 'a device')])
+def test_what_is_no_file_is_refused(tmp_path, make, kind):
+    make(tmp_path / 'index.arrow')
+    with pytest.raises(UserError, match=rf'index\.arrow: {kind}, expected a file'):
+        PreparedIndex.open(tmp_path / 'index.arrow')
+
+
 def test_missing_index_names_the_command_that_makes_it(tmp_path):
     with pytest.raises(UserError, match='prepare_data'):
         PreparedIndex.open(tmp_path / 'index.arrow')

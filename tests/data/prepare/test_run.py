@@ -1,6 +1,7 @@
-"""Preparing whole splits: what comes out, that it does not depend on how, going on after kills."""
+"""Preparing whole splits: what comes out, and that it does not depend on how."""
 
 import json
+import os
 import shutil
 import zipfile
 
@@ -10,6 +11,7 @@ from PIL import Image
 from pycocotools import mask as coco_mask
 from pycocotools.coco import COCO
 
+from projects.openimages.common.errors import UserError
 from projects.openimages.data.prepare import shards
 from projects.openimages.masks import decode_text
 from tests.data.helpers import open_prepared, outputs, prepare, read_rows, table
@@ -243,3 +245,23 @@ def test_missing_output_is_made_again(data_root):
     (data_root / 'prepared/validation/coco.json').unlink()
     assert not prepare(data_root, 'validation').reused
     assert outputs(data_root, 'validation') == expected
+
+
+def test_image_cut_by_two_bytes_stops_the_run(data_root):
+    image_id = read_rows(table(data_root, 'bbox'))[0]['ImageID']
+    path = data_root / 'images' / 'train' / f'{image_id}.jpg'
+    os.truncate(path, path.stat().st_size - 2)
+    with pytest.raises(UserError, match=rf'bbox\.csv, row 2: image {path}: truncated JPEG'):
+        prepare(data_root)
+
+
+def test_upside_down_image_is_noted_and_kept_as_it_is(data_root, prepared_data):
+    path = next((data_root / 'images' / 'train').iterdir())
+    exif = Image.Exif()
+    exif[0x0112] = 3
+    Image.open(path).save(path, exif=exif)
+    prepare(data_root)
+    report = json.loads((data_root / 'prepared/train/report.json').read_text(encoding='utf-8'))
+    found, = report['problems']['rotated_image']['rows']
+    assert found['image_id'] == path.stem and 'EXIF orientation 3' in found['message']
+    assert outputs(data_root)['index.arrow'] == outputs(prepared_data)['index.arrow']
