@@ -1,5 +1,6 @@
 """Fixtures that several test modules share."""
 
+import signal
 from pathlib import Path
 
 import pytest
@@ -24,6 +25,11 @@ def small_labels(tmp_path) -> LabelSpace:
     """Six classes: animal > (cat, dog), toy > (bear), animal > bear; and a lone cup."""
     return LabelSpace.read(*write_classes(tmp_path))
 
+
+# Where a shell started the tests in the background Ctrl-C is ignored, and every process that the
+# tests start and interrupt would inherit that.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # A loaded machine is no failure: hypothesis's time limit an example is switched off for all tests.
 settings.register_profile('no deadline', deadline=None)
