@@ -106,7 +106,10 @@ def _is_unsafe(name: str) -> bool:
 class MaskReader:
     """Reads a split's mask files by their places.
 
-    It keeps the last archive open, for masks come archive by archive. WORTH
+    It keeps the last archive open, for masks come archive by archive. Opening one of full size
+    (133,000 entries) takes each process 0.6 s and 87 MiB. Parsing zips here, with the entries'
+    offsets from the parent process, saved 6 to 8% of a shard's CPU time (6000 to 16,000 masks of
+    1024x768, one to eight processes, both readers in turns): too little to keep such code.
     """
 
     def __init__(self, files: SplitFiles) -> None:
