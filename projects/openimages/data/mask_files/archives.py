@@ -108,8 +108,9 @@ class MaskReader:
 
     It keeps the last archive open, for masks come archive by archive. Opening one of full size
     (133,000 entries) takes each process 0.6 s and 87 MiB. Parsing zips here, with the entries'
-    offsets from the parent process, saved 6 to 8% of a shard's CPU time (6000 to 16,000 masks of
-    1024x768, one to eight processes, both readers in turns): too little to keep such code.
+    offsets from the parent process, saved 6% of a shard's CPU time in one process and 8% in two
+    (6000 to 16,000 masks of 1024x768, both readers in turns), and perhaps 11% in each of eight:
+    too little to keep such code.
     """
 
     def __init__(self, files: SplitFiles) -> None:
