@@ -33,7 +33,7 @@ from projects.openimages.demo.hard.looks import (
 )
 from projects.openimages.demo.looks import BLACK, WHITE
 
-FAMILIES, SCENES, INVISIBLE_PARENTS = 12, 6, 9
+FAMILIES, SCENES, HUES, INVISIBLE_PARENTS = 12, 6, 5, 9
 TRAIT_SHARES = (0.1, 0.45)  # of the object's area, that a mark or a cut may touch
 
 
@@ -168,13 +168,13 @@ def _deal_leaves(style: Style, outlines: list[str], families: list[str]
     for number, outline in enumerate(outlines):
         family = number // 2
         pattern, other = (style.patterns[(number + step) % 4] for step in (0, 2))
-        hue = style.first_hue + 0.618 * number
+        hue = style.first_hue + number * 2 % HUES / HUES  # shared: no colour gives a class away
         trait = _least_used_trait(outline, uses)
         looks = {name: Appearance(outline, kind, *_colours(hue + turn, number + step), mark)
                  for name, kind, turn, step, mark in (
                      (f'{pattern.capitalize()} {outline}', pattern, 0.0, 0, None),
                      (f'{pattern.capitalize()} {outline}, {trait}', pattern, 0.5, 1, trait),
-                     (f'{other.capitalize()} {outline}', other, 0.33, 2, None))}
+                     (f'{other.capitalize()} {outline}', other, 2 / HUES, 2, None))}
         base, neighbour, odd = looks
         scene, home = family % SCENES, (families[family],)
         common.append(Leaf(base, home, scene, looks[base]))
@@ -197,5 +197,5 @@ def _least_used_trait(outline: str, uses: dict[str, int]) -> str:
 
 def _colours(hue: float, number: int) -> tuple[tuple[float, ...], tuple[float, ...]]:
     """Main and accent: saturated, and beside it white, black or another hue."""
-    main = from_hue(hue, 0.85, (0.9, 0.65)[number % 2])
+    main = from_hue(hue, 0.75, (0.9, 0.65)[number % 2])
     return main, (WHITE, BLACK, from_hue(hue + 0.42, 0.6, 0.95))[number % 3]

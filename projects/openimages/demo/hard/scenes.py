@@ -38,10 +38,10 @@ from projects.openimages.demo.rows import (
 )
 from projects.openimages.masks import encode_text, rle_from_mask
 
-TYPICAL_SIDE = 58  # pixels, the geometric mean of the longer side
+TYPICAL_SIDE = 54  # pixels, the geometric mean of the longer side
 HEAP_SIDES = (26, 36)
 HEAP_SPACING = 0.78  # of the member's sides, so that neighbours touch
-TILT = 20  # degrees
+TILT = 30  # degrees
 BLUR = 0.12  # standard deviation over the square root of the area
 SHEET = 1.35  # sides of a sheet over those of the picture on it
 FILL = 0.9  # of the image's sides, at most
