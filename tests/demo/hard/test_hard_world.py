@@ -83,7 +83,7 @@ def test_what_is_verified_absent_is_not_in_the_image(split):
     for row in split.truth:
         seen[row['ImageID']] |= split.closure(row['LabelName'])
     absent = [row for row in split.labels if row['Confidence'] == '0']
-    assert {split.is_parent(row['LabelName']) for row in absent} == {True, False}
+    assert {split.is_parent(row['LabelName']) for row in absent} >= {False, split.name == 'train'}
     assert not any(row['LabelName'] in seen[row['ImageID']] for row in absent)
 
 
