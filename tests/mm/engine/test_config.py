@@ -11,6 +11,8 @@ from projects.openimages.mm.engine.config import (
     check_data,
     check_start_weights,
     load_config,
+    needs_expansion,
+    score_as_submitted,
     set_work_dir,
     use_split,
     use_tta,
@@ -159,3 +161,25 @@ def test_options_of_the_test_that_would_do_nothing_are_errors(check_options, giv
                'skip_bad': False}
     with pytest.raises(UserError, match=message):
         check_options(Namespace(**{**nothing, **given}))
+
+
+FEDERATED = REPOSITORY / 'configs' / 'oi_mask_rcnn_r50_federated_demo.py'
+
+
+@pytest.mark.parametrize(('path', 'options', 'expanded'), [
+    (DEMO, {}, True), (FEDERATED, {}, False),
+    (FEDERATED, {'model.roi_head.bbox_head.loss_cls.hierarchy': False}, True)])
+def test_a_model_that_scores_ancestors_itself_is_not_expanded(path, options, expanded):
+    cfg = load_config(path, options)
+    assert needs_expansion(cfg, True) is expanded
+    assert needs_expansion(cfg, False) is False
+    score_as_submitted(cfg, expand_hierarchy=True)
+    assert cfg.test_evaluator.expand_hierarchy is expanded
+
+
+def test_a_cascade_of_federated_heads_under_test_time_augmentation_is_not_expanded():
+    cfg = load_config(FEDERATED)
+    cfg.model.roi_head.bbox_head = [cfg.model.roi_head.bbox_head] * 3
+    cfg.tta_model, cfg.tta_pipeline = {'type': 'MaskAveragingTTA'}, []
+    use_tta(cfg)
+    assert needs_expansion(cfg, True) is False

@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import importlib.util
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 from mmdet.registry import MODELS
 from mmengine.config import Config, ConfigDict
+from mmengine.logging import print_log
 from mmengine.registry import init_default_scope
 
 from projects.openimages.common.errors import UserError
@@ -182,12 +183,37 @@ def use_split(cfg: Config, split: str) -> None:
         cfg.test_evaluator = {'type': 'Evaluator', 'metrics': []}
 
 
+def needs_expansion(cfg: Config, wanted: bool) -> bool:
+    """Whether detections are to be handed in for their ancestor classes too, if that is wanted.
+
+    Not where the model does so itself: with a ``FederatedLoss`` that uses the hierarchy a leaf's
+    detection comes with one of each ancestor on the same place, and repeating it would give
+    duplicates. The log says so then.
+    """
+    closed = any(node.get('type') == 'FederatedLoss' and node.get('hierarchy', True)
+                 for node in _mappings(cfg.model))
+    if wanted and closed:
+        print_log('the model scores ancestor classes itself: detections are not expanded over the '
+                  'hierarchy', logger='current')
+    return wanted and not closed
+
+
+def _mappings(node: Any) -> Iterator[Mapping]:
+    """A nested config's mappings, the outermost first."""
+    if isinstance(node, Mapping):
+        yield node
+    for child in node.values() if isinstance(node, Mapping) else node:
+        if isinstance(child, (Mapping, list, tuple)):
+            yield from _mappings(child)
+
+
 def score_as_submitted(cfg: Config, **selection: Any) -> None:
     """Have the test's challenge metric leave out what a submission would leave out.
 
     Args:
         selection: arguments of ``OpenImagesChallengeMetric``.
     """
+    selection['expand_hierarchy'] = needs_expansion(cfg, selection['expand_hierarchy'])
     for evaluator in _challenge_metrics(cfg):
         evaluator.update(selection)
 

@@ -30,7 +30,7 @@ from torch.utils.data import Sampler
 
 from projects.openimages.common.errors import UserError
 from projects.openimages.masks import encode_text, rle_from_mask
-from projects.openimages.mm.engine.config import score_as_submitted
+from projects.openimages.mm.engine.config import needs_expansion, score_as_submitted
 from projects.openimages.mm.engine.mmengine_internals import leave_out_metrics
 from projects.openimages.mm.evaluation.predictions import classes_of_labels, select_predictions
 from projects.openimages.submissions.dump.finish import finish_submission, parse_size
@@ -61,7 +61,8 @@ def add_submission_dump(cfg: Config, out: str | os.PathLike, submission_format: 
         score_thr: hand in detections with at least this score.
         max_per_img: hand in at most so many of the model's detections an image, the best ones;
             their repetition for ancestor classes does not count.
-        expand_hierarchy: hand in each detection also for its ancestor classes.
+        expand_hierarchy: hand in each detection also for its ancestor classes, where the model
+            does not do so itself (:func:`needs_expansion`).
         max_size: bytes, or text such as ``'500MB'``; the best-scoring detections over the whole
             set that fit are kept.
         resume: go on with the images that an interrupted run left.
@@ -77,7 +78,7 @@ def add_submission_dump(cfg: Config, out: str | os.PathLike, submission_format: 
     if isinstance(max_size, str):
         max_size = parse_size(max_size)
     selection = {'score_thr': score_thr, 'max_per_img': max_per_img,
-                 'expand_hierarchy': expand_hierarchy}
+                 'expand_hierarchy': needs_expansion(cfg, expand_hierarchy)}
     cfg.custom_hooks = [*cfg.get('custom_hooks', []), ConfigDict(
         type='SubmissionDumpHook', out=os.fspath(out), submission_format=submission_format,
         max_size=max_size, resume=resume, skip_bad=skip_bad, **selection)]
