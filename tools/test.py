@@ -110,7 +110,8 @@ def main() -> None:
 
     cfg = configs.load_config(args.config, args.cfg_options)
     configs.set_work_dir(cfg, args.work_dir, args.config)
-    check_class_count(cfg, weights_of(read_checkpoint(args.checkpoint)), args.checkpoint)
+    check_class_count(configs.build_model(cfg), weights_of(read_checkpoint(args.checkpoint)),
+                      args.checkpoint)
     cfg.load_from = args.checkpoint
     if args.split:
         configs.use_split(cfg, args.split)

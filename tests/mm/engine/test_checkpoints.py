@@ -6,7 +6,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from mmengine.config import Config
 
 from projects.openimages.common.errors import UserError
 from projects.openimages.mm.engine.checkpoints import (
@@ -113,10 +112,26 @@ def test_weights_alone_are_nothing_to_resume_from():
     check_resumable({'meta': {'iter': 1, 'epoch': 0}, 'message_hub': {}}, 'in.pth')
 
 
-def test_another_class_count_is_said_with_the_option_that_helps():
-    cfg = Config({'model': {'roi_head': {'bbox_head': {'num_classes': 300}}}})
-    weights = {'roi_head.bbox_head.fc_cls.weight': torch.zeros(81, 4)}
+class Head(torch.nn.Module):
+    """A box head of so many classes and other outputs."""
+
+    def __init__(self, num_classes, others):
+        super().__init__()
+        self.num_classes = num_classes
+        self.fc_cls = torch.nn.Linear(4, num_classes + others)
+
+
+@pytest.mark.parametrize('others', [0, 1, 2])
+def test_another_class_count_is_said_with_the_option_that_helps(others):
+    model = torch.nn.ModuleDict({'stages': torch.nn.ModuleList([Head(300, others)])})
+    weights = {'stages.0.fc_cls.weight': torch.zeros(80 + others, 4)}
     with pytest.raises(UserError, match=r'for 80 classes.* for 300: .*num_classes=80'):
-        check_class_count(cfg, weights, 'in.pth')
-    cfg.model.roi_head.bbox_head.num_classes = 80
-    check_class_count(cfg, weights, 'in.pth')
+        check_class_count(model, weights, 'in.pth')
+    model.stages[0] = Head(80, others)
+    check_class_count(model, weights, 'in.pth')
+
+
+def test_a_classifier_of_another_loss_is_no_other_class_count():
+    model = torch.nn.ModuleDict({'head': Head(300, 0)})
+    with pytest.raises(UserError, match=r'has 301 outputs and the config\'s 300: .*another loss'):
+        check_class_count(model, {'head.fc_cls.weight': torch.zeros(301, 4)}, 'in.pth')

@@ -20,9 +20,8 @@ from typing import Any
 
 import numpy as np
 import torch
-from mmengine.config import Config
 from mmengine.logging.history_buffer import HistoryBuffer
-from torch import Tensor
+from torch import Tensor, nn
 
 from projects.openimages.common.errors import UserError
 
@@ -112,18 +111,29 @@ def weights_of(checkpoint: Any, path: str | os.PathLike | None = None) -> Mappin
     return weights
 
 
-def check_class_count(cfg: Config, weights: Mapping[str, Tensor], path: str | os.PathLike) -> None:
-    """A UserError if weights that were read from ``path`` are for other classes than the config.
+def check_class_count(model: nn.Module, weights: Mapping[str, Tensor],
+                      path: str | os.PathLike) -> None:
+    """A UserError if weights that were read from ``path`` are for other classes than the model.
 
-    MMEngine would leave the classifier as it was initialised and go on.
+    MMEngine would leave the classifier as it was initialised and go on. How many outputs a class
+    count means is the loss's affair (a softmax has one more, Seesaw's two, sigmoids may have none),
+    so the model's own layers are compared.
     """
-    head = (cfg.model.get('module') or cfg.model).get('roi_head', {}).get('bbox_head', {})
-    weight = weights.get('roi_head.bbox_head.fc_cls.weight')
-    if weight is None or 'num_classes' not in head or len(weight) == head['num_classes'] + 1:
-        return
-    raise UserError(f'trained for {len(weight) - 1} classes, the config is for '
-                    f'{head["num_classes"]}: set --cfg-options num_classes={len(weight) - 1}',
-                    path=path)
+    for name, head in model.named_modules():
+        weight = weights.get(f'{name}.fc_cls.weight')
+        if weight is None or len(weight) == len(head.fc_cls.weight):
+            continue
+        others = len(head.fc_cls.weight) - head.num_classes
+        trained = len(weight) - others
+        if abs(trained - head.num_classes) <= _OUTPUTS_THAT_ARE_NO_CLASSES:
+            raise UserError(f'its classifier has {len(weight)} outputs and the config\'s '
+                            f'{head.num_classes + others}: trained with another loss, so test it '
+                            'with the config that it was trained with', path=path)
+        raise UserError(f'trained for {trained} classes, the config is for {head.num_classes}: '
+                        f'set --cfg-options num_classes={trained}', path=path)
+
+
+_OUTPUTS_THAT_ARE_NO_CLASSES = 2  # at most, of the losses that MMDetection has
 
 
 def check_resumable(checkpoint: Mapping[str, Any], path: str | os.PathLike) -> None:

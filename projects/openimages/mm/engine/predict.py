@@ -69,10 +69,11 @@ class Predictor:
     def __init__(self, cfg: Config, checkpoint: str | os.PathLike, device: str = 'cpu') -> None:
         stored = read_checkpoint(checkpoint)
         self.names, self.mids = _classes(stored, checkpoint)
-        check_class_count(cfg, weights_of(stored), checkpoint)
         _never_download(cfg)
         model = build_model(cfg)
-        _load(getattr(model, 'module', model), weights_of(stored), checkpoint)
+        detector = getattr(model, 'module', model)
+        check_class_count(detector, weights_of(stored), checkpoint)
+        _load(detector, weights_of(stored), checkpoint)
         self._model = model.to(device).eval()
         self._pipeline = Compose([_load_or_blank(transform) for transform in
                                   cfg.test_dataloader.dataset.pipeline])
