@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import psutil
 import pytest
@@ -25,6 +26,12 @@ def test_results_come_in_the_order_of_the_tasks():
     results = list(run_in_order(slow_first, range(12), 2, 12))
     assert [task for task, _ in results] == list(range(12))
     assert {pid for _, pid in results}.isdisjoint({os.getpid()})
+
+
+def test_processes_can_be_started_by_another_thread_than_the_main_one():
+    with ThreadPoolExecutor(1) as thread:
+        results = thread.submit(lambda: list(run_in_order(slow_first, range(6), 2, 6))).result()
+    assert [task for task, _ in results] == list(range(6))
 
 
 @pytest.mark.parametrize(('workers', 'total'), [(1, 12), (2, 3)])
