@@ -25,6 +25,7 @@ VENV = ROOT / '.venv'
 PYTHON = VENV / 'bin' / 'python'
 REQUIREMENTS = ROOT / 'requirements'
 STAMP = VENV / 'complete.txt'
+COMPILER = ROOT / 'tools' / 'precompiled_header_compiler.py'
 CACHE = Path(os.environ.get('XDG_CACHE_HOME') or Path.home() / '.cache') / 'openimages-mmdet'
 NEEDED_GB = 5
 # Extra arguments for the one call that installs torch, such as the index of its CPU builds.
@@ -124,10 +125,15 @@ def compile_wheel(requirement: str, folder: Path) -> None:
     jobs = os.environ.get('MAX_JOBS', str(len(os.sched_getaffinity(0))))
     command = [PYTHON, '-m', 'pip', 'wheel', '-v', '--no-deps', '--no-build-isolation',
                '--no-binary', ':all:', '-w', folder, requirement]
+    header = folder / 'precompiled-header'
+    header.mkdir(parents=True, exist_ok=True)
+    environment = {**os.environ, 'MAX_JOBS': jobs, 'MMCV_WITH_OPS': '1', 'CXX': str(COMPILER),
+                   'PRECOMPILED_HEADER_CXX': os.environ.get('CXX', 'c++'),
+                   'PRECOMPILED_HEADER_FOLDER': str(header)}
     started = shown = time.monotonic()
     with open(log, 'w', encoding='utf-8') as file, subprocess.Popen(
             command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
-            errors='replace', env={**os.environ, 'MAX_JOBS': jobs, 'MMCV_WITH_OPS': '1'}) as build:
+            errors='replace', env=environment) as build:
         for line in build.stdout:
             file.write(line)
             step = re.search(r'\[(\d+)/(\d+)\]', line)
