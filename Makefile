@@ -1,4 +1,4 @@
-# make setup   the environment in .venv (first time 15 to 20 minutes: MMCV's operators are compiled)
+# make setup   the environment in .venv (first time four minutes: MMCV's operators are compiled)
 # make demo    the whole path on demo data, on a CPU: data, training, submission, both evaluators
 # make test    all tests
 # make lint    ruff and mypy

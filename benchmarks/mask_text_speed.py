@@ -27,6 +27,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from mmdet.models.roi_heads.mask_heads import FCNMaskHead
 from mmdet.models.roi_heads.mask_heads.fcn_mask_head import _do_paste_mask
 from mmengine.config import ConfigDict
+from mmengine.structures import InstanceData
 from pycocotools import mask as coco_mask
 
 from projects.openimages.masks import encode_text
@@ -83,8 +84,9 @@ class Ways:
         return self.encode()
 
     def ours(self) -> list[dict]:
-        return self.box_head._predict_by_feat_single(self.logits, self.boxes, self.labels,
-                                                     self.meta, TEST_CFG).rles
+        results = InstanceData(bboxes=self.boxes.clone(), labels=self.labels)
+        results, = self.box_head.predict_by_feat((self.logits,), [results], [self.meta], TEST_CFG)
+        return results.masks.rles
 
     def interpolate(self) -> None:
         height, width = self.meta['ori_shape']

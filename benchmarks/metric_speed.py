@@ -214,7 +214,7 @@ def main() -> None:
     parser.add_argument('--images', type=int, default=13_500, help='full size; 0 leaves it out')
     parser.add_argument('--official-images', type=int, default=12,
                         help='images for the official evaluator; 0 leaves it out')
-    parser.add_argument('--our-images', type=int, default=500,
+    parser.add_argument('--our-images', type=int, default=4000,
                         help='images for this project beside it')
     parser.add_argument('--cache', type=Path, default=Path('work_dirs/benchmarks'),
                         help='folder of the generated CSVs (about 1.5 GB at full size)')

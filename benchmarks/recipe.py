@@ -15,10 +15,12 @@ from __future__ import annotations
 import argparse
 import csv
 import json
+import os
 import subprocess
 import sys
 import time
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -65,6 +67,8 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('--seeds', type=int, default=3, help='runs an arm (default: %(default)s)')
     parser.add_argument('--iterations', type=int, default=600, help='default: %(default)s')
     parser.add_argument('--lr', type=float, default=5e-4, help='of all arms (default: %(default)s)')
+    parser.add_argument('--jobs', type=int, default=1,
+                        help='runs at once, which share the cores (default: %(default)s)')
     parser.add_argument('--table-only', action='store_true', help='of the runs that are there')
     parser.add_argument('--run', nargs=2, metavar=('ARM', 'SEED'), help=argparse.SUPPRESS)
     return parser.parse_args()
@@ -82,10 +86,12 @@ def main() -> None:
     if unknown:
         raise UserError(f'no arm {unknown[0]!r}, expected some of: {", ".join(known)}')
     if not args.table_only:
-        for seed in range(args.seeds):  # all arms of a seed first, so that a table comes early
-            for name in names:
-                if not result_path(args, name, seed).exists():
-                    start(args, name, seed)
+        # all arms of a seed first, so that a table comes early
+        waiting = [(name, seed) for seed in range(args.seeds) for name in names
+                   if not result_path(args, name, seed).exists()]
+        with ThreadPoolExecutor(args.jobs) as pool:
+            for _ in pool.map(lambda run: start(args, *run), waiting):
+                pass
     report(args, names)
 
 
@@ -103,15 +109,17 @@ def start(args: argparse.Namespace, arm: str, seed: int) -> None:
     """Run one arm in a process of its own, its output in a log."""
     folder = run_folder(args, arm, seed)
     folder.mkdir(parents=True, exist_ok=True)
-    print(f'{time.strftime("%H:%M:%S")} {arm}, seed {seed}', flush=True)
+    began = time.strftime('%H:%M:%S')
     command = [sys.executable, __file__, '--data', args.data, '--out', args.out, '--iterations',
                args.iterations, '--lr', args.lr, '--run', arm, seed]
+    threads = str(max(len(os.sched_getaffinity(0)) // args.jobs, 1))
     with open(folder / 'log.txt', 'a', encoding='utf-8') as log:
         code = subprocess.run([str(part) for part in command], stdout=log, check=False,
-                              stderr=subprocess.STDOUT).returncode
+                              stderr=subprocess.STDOUT,
+                              env={**os.environ, 'OMP_NUM_THREADS': threads}).returncode
     if code:
         raise UserError(f'the run ended with exit code {code}', path=folder / 'log.txt')
-    print('         ' + '  '.join(f'{key} {value:.4f}' for key, value in json.loads(
+    print(f'{began} {arm}, seed {seed}:  ' + '  '.join(f'{key} {value:.4f}' for key, value in json.loads(
         result_path(args, arm, seed).read_text())['scores'].items()), flush=True)
 
 

@@ -7,13 +7,17 @@ import shutil
 import subprocess
 import sys
 import sysconfig
-import tomllib
 import venv
 from pathlib import Path
 
 import pytest
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
+
+try:
+    import tomllib
+except ModuleNotFoundError:  # Python 3.10, where pytest brings the same as a package
+    import tomli as tomllib
 
 from projects.openimages.data.index import INDEX_VERSION
 from tests.helpers import REPOSITORY, imports_of
@@ -33,11 +37,14 @@ def pin_lines(name: str) -> list[str]:
 
 
 def pins(*names: str) -> dict[str, str]:
-    """Version by package; without names, of all files."""
+    """Version by package on this Python; without names, of all files."""
     names = names or tuple(path.stem for path in (REPOSITORY / 'requirements').iterdir())
     found: dict[str, str] = {}
     for line in (line for name in names for line in pin_lines(name)):
-        package, _, version = line.split('#')[0].strip().partition('==')
+        requirement = Requirement(line.split('#')[0])
+        if requirement.marker is not None and not requirement.marker.evaluate():
+            continue
+        package, version = requirement.name, str(requirement.specifier).removeprefix('==')
         assert found.setdefault(canonicalize_name(package), version) == version, line
     return found
 
@@ -65,7 +72,7 @@ def imported_in(*folders: str) -> set[str]:
 def test_every_pin_gives_its_reason():
     for path in (REPOSITORY / 'requirements').iterdir():
         for line in pin_lines(path.stem):
-            assert re.fullmatch(r'[\w-]+==[\w.]+ +# \S.+', line), line
+            assert re.fullmatch(r'[\w-]+==[\w.]+( ; python_version [<>]=? "3\.\d+")? +# \S.+', line), line
 
 
 def test_the_pinned_versions_are_within_what_the_package_asks_for():

@@ -5,8 +5,8 @@
 MMCV is a few hundred lines below torch's headers, some 400,000; reading those takes most of the
 time that a file takes. They are read once here: the first call makes the precompiled header,
 with the very flags that it was called with (a compiler takes such a header for no others), the
-calls beside it wait for it, and all of them then begin with it. Whatever goes wrong with the header,
-the file is compiled without it.
+calls beside it wait for it, and all of them then begin with it. Whatever goes wrong with the
+header, the file is compiled without it.
 
 The environment says where the header is kept (PRECOMPILED_HEADER_FOLDER) and which compiler does
 the work (PRECOMPILED_HEADER_CXX).
@@ -51,7 +51,7 @@ def flags_for_all(arguments: list[str]) -> list[str]:
 
 
 def precompiled_header(compiler: list[str], flags: list[str]) -> Path | None:
-    """The header to begin a file with, made by the first that asks; None where it was no success."""
+    """The header to begin a file with, made by the first that asks; None where that failed."""
     folder = Path(os.environ['PRECOMPILED_HEADER_FOLDER'])
     header, made, failed = (folder / f'all.hpp{end}' for end in ('', '.gch', '.failed'))
     with open(folder / 'lock', 'w') as lock:

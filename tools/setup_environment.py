@@ -99,8 +99,8 @@ def mmcv_wheel() -> Path:
         say(f'Using the compiled MMCV in {folder}')
         return found[0]
     check_compiler()
-    say('Compiling MMCV\'s operators. This is the long step: about 12 minutes on two cores, once '
-        f'on this machine; the wheel is then kept in {folder}')
+    say('Compiling MMCV\'s operators behind a precompiled header: about two minutes on two cores, '
+        f'once on this machine; the wheel is then kept in {folder}')
     folder.mkdir(parents=True, exist_ok=True)
     build = VENV / 'mmcv-build'
     compile_wheel(requirement, build)

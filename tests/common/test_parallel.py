@@ -106,7 +106,7 @@ def divide_by(task):
 def test_bug_in_a_worker_says_where_it_is():
     with pytest.raises(ZeroDivisionError) as error:
         list(run_in_order(divide_by, range(4), 2, 4))
-    assert 'in divide_by\n    return 1 / task' in error.value.__notes__[0]
+    assert 'in divide_by\n    return 1 / task' in str(error.value.__cause__)
 
 
 def test_fewer_than_one_worker_is_refused():

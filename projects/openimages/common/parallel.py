@@ -145,6 +145,10 @@ def _interrupts_wait() -> Iterator[None]:
         signal.raise_signal(signal.SIGINT)
 
 
+class _InWorker(Exception):
+    """Stands as the cause of a worker's error and prints its traceback, which cannot be sent."""
+
+
 class _Worker:
     """A process that works on one task at a time."""
 
@@ -164,13 +168,13 @@ class _Worker:
                 self._pipe.send_bytes(self._work)
                 self._work = None
             self._pipe.send_bytes(message)
-            result, error = self._pipe.recv()
+            result, error, where = self._pipe.recv()
         except (EOFError, ConnectionError):
             raise UserError('a worker process was killed, perhaps for want of memory; run the '
                             'same command again, with fewer --workers if it happens again'
                             ) from None
         if error is not None:
-            raise error
+            raise error from _InWorker(where)
         return result
 
     def close(self) -> None:
@@ -185,13 +189,12 @@ def _serve(pipe: Connection) -> None:
         function, shared = pipe.recv()
         while True:
             task = pipe.recv()
-            result = error = None
+            result = error = where = None
             try:
                 result = _call(function, shared, task)
             except Exception as raised:
-                raised.add_note(f'In a worker process:\n{traceback.format_exc()}')
-                error = raised
-            pipe.send((result, error))
+                error, where = raised, traceback.format_exc()
+            pipe.send((result, error, where))
 
 
 def _end_with_parent() -> None:
