@@ -3,7 +3,9 @@
 # make test    all tests
 # make lint    ruff and mypy
 # make parity  thousands of generated cases against the official evaluator
-PYTHON ?= $(shell command -v python3.11 || command -v python3)
+PYTHON ?= $(shell for name in python3.11 python3.12 python3.13 python3.10 python3; do \
+	$$name -c 'import sys; sys.exit(not (3, 10) <= sys.version_info[:2] <= (3, 13))' 2>/dev/null \
+	&& echo $$name && break; done)
 VENV_PYTHON := .venv/bin/python
 CASES ?= 2000
 
@@ -11,6 +13,8 @@ CASES ?= 2000
 .DEFAULT_GOAL := setup
 
 setup:
+	@test -n "$(PYTHON)" || { echo 'error: no Python 3.10 to 3.13 is found; uv gets one without' \
+	'root: uv python install 3.11, then make setup PYTHON="$$(uv python find 3.11)"'; exit 1; }
 	@$(PYTHON) tools/setup_environment.py
 
 demo: setup

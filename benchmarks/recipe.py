@@ -119,8 +119,9 @@ def start(args: argparse.Namespace, arm: str, seed: int) -> None:
                               env={**os.environ, 'OMP_NUM_THREADS': threads}).returncode
     if code:
         raise UserError(f'the run ended with exit code {code}', path=folder / 'log.txt')
-    print(f'{began} {arm}, seed {seed}:  ' + '  '.join(f'{key} {value:.4f}' for key, value in json.loads(
-        result_path(args, arm, seed).read_text())['scores'].items()), flush=True)
+    scores = json.loads(result_path(args, arm, seed).read_text())['scores']
+    print(f'{began} {arm}, seed {seed}:  '
+          + '  '.join(f'{key} {value:.4f}' for key, value in scores.items()), flush=True)
 
 
 # ------------------------------------------------------------------------------------- one run

@@ -72,7 +72,8 @@ def imported_in(*folders: str) -> set[str]:
 def test_every_pin_gives_its_reason():
     for path in (REPOSITORY / 'requirements').iterdir():
         for line in pin_lines(path.stem):
-            assert re.fullmatch(r'[\w-]+==[\w.]+( ; python_version [<>]=? "3\.\d+")? +# \S.+', line), line
+            assert re.fullmatch(
+                r'[\w-]+==[\w.]+( ; python_version [<>]=? "3\.\d+")? +# \S.+', line), line
 
 
 def test_the_pinned_versions_are_within_what_the_package_asks_for():

@@ -3,7 +3,8 @@
 Only the standard library is used: nothing is installed yet. Checks come first and say in one line
 what is missing. A finished environment is recognised by a stamp of the requirement files, so a
 second run takes a second. MMCV comes as source only; the wheel that its compilation leaves is kept
-in the user's cache under the torch build and Python it was made for.
+in the user's cache under all that it was made for: torch and its CUDA, GPU architectures, Python,
+C library.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ PYTHON = VENV / 'bin' / 'python'
 REQUIREMENTS = ROOT / 'requirements'
 STAMP = VENV / 'complete.txt'
 COMPILER = ROOT / 'tools' / 'precompiled_header_compiler.py'
+PYTHONS = (3, 10), (3, 13)
 CACHE = Path(os.environ.get('XDG_CACHE_HOME') or Path.home() / '.cache') / 'openimages-mmdet'
 NEEDED_GB = 5
 # Extra arguments for the one call that installs torch, such as the index of its CPU builds.
@@ -38,8 +40,8 @@ def main() -> None:
         return
     check_machine()
     started = time.monotonic()
-    if not has_pip():
-        say('Making .venv')
+    if not is_usable():
+        say(f'Making .venv for Python {platform.python_version()}')
         run(sys.executable, '-m', 'venv', '--clear', VENV)
     say('Installing torch and the build tools')
     pip('-r', REQUIREMENTS / 'build.txt', *TORCH_PIP_ARGS)
@@ -62,9 +64,10 @@ def fingerprint() -> str:
 
 def check_machine() -> None:
     """Everything that would fail late is asked for now, before anything is installed."""
-    if sys.version_info[:2] != (3, 11):
-        stop(f'Python 3.11 is needed and {sys.executable} is {platform.python_version()}; '
-             'install it, or name it: make setup PYTHON=/path/to/python3.11')
+    if not PYTHONS[0] <= sys.version_info[:2] <= PYTHONS[1]:
+        stop(f'Python 3.10 to 3.13 is needed and {sys.executable} is {platform.python_version()}; '
+             'name another: make setup PYTHON=/path/to/python3.11 (uv gets one without root: '
+             'uv python install 3.11)')
     free = shutil.disk_usage(ROOT).free / 1e9
     if free < NEEDED_GB:
         stop(f'{NEEDED_GB} GB of free disk are needed in {ROOT}, {free:.1f} GB are free')
@@ -80,13 +83,16 @@ def check_compiler() -> None:
     header = Path(sysconfig.get_paths()['include']) / 'Python.h'
     if not header.exists():
         stop(f'the Python headers are needed to build MMCV and {header} is not there; '
-             'on Debian or Ubuntu: apt-get install python3.11-dev')
+             'on Debian or Ubuntu: apt-get install python3-dev')
 
 
-def has_pip() -> bool:
-    """Whether .venv was made to its end; one that was interrupted is made again."""
-    return PYTHON.exists() and not subprocess.run(
-        [PYTHON, '-m', 'pip', '--version'], capture_output=True, check=False).returncode
+def is_usable() -> bool:
+    """Whether .venv is of this Python and was made to its end; otherwise it is made again."""
+    if not PYTHON.exists():
+        return False
+    code = 'import pip, platform; print(platform.python_version())'
+    result = subprocess.run([PYTHON, '-c', code], capture_output=True, text=True, check=False)
+    return result.stdout.strip() == platform.python_version()
 
 
 def mmcv_wheel() -> Path:
@@ -113,10 +119,21 @@ def mmcv_wheel() -> Path:
 
 
 def wheel_key() -> str:
-    """Names the builds that can share a compiled wheel, such as torch2.13.0+cpu-cp311-x86_64."""
-    torch = subprocess.run([PYTHON, '-c', 'import torch; print(torch.__version__)'],
-                           check=True, capture_output=True, text=True).stdout.strip()
-    return f'torch{torch}-cp{sys.version_info[0]}{sys.version_info[1]}-{platform.machine()}'
+    """Names the builds that can share a compiled wheel.
+
+    Such as ``torch2.13.0+cpu-cp311-x86_64-glibc2.36-cpu``. MMCV compiles its CUDA operators only
+    where a GPU is seen, for that GPU, so a wheel made without one is not for a machine with one.
+    """
+    code = ('import torch; from torch.cuda import device_count, get_device_capability as of; '
+            'found = sorted({"sm%d%d" % of(gpu) for gpu in range(device_count())}); '
+            'print(torch.__version__, "-".join(found) or "cpu")')
+    result = subprocess.run([PYTHON, '-c', code], check=True, capture_output=True, text=True)
+    torch, device = result.stdout.split()
+    asked = [os.environ[name] for name in ('FORCE_CUDA', 'TORCH_CUDA_ARCH_LIST')
+             if os.environ.get(name)]
+    parts = [f'torch{torch}', f'cp{sys.version_info[0]}{sys.version_info[1]}', platform.machine(),
+             ''.join(platform.libc_ver()), device, *asked]
+    return re.sub(r'[^\w.+-]+', '_', '-'.join(parts))
 
 
 def compile_wheel(requirement: str, folder: Path) -> None:
@@ -157,7 +174,7 @@ def lines(path: Path) -> list[str]:
 
 
 def pip(*arguments: str | Path) -> None:
-    run(PYTHON, '-m', 'pip', 'install', '--quiet', '--disable-pip-version-check', *arguments)
+    run(PYTHON, '-m', 'pip', 'install', '-qq', '--disable-pip-version-check', *arguments)
 
 
 def run(*command: str | Path) -> None:

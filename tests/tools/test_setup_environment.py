@@ -2,6 +2,8 @@
 
 import collections
 import importlib.util
+import platform
+import re
 import shutil
 import sys
 
@@ -13,15 +15,21 @@ Usage = collections.namedtuple('Usage', 'total used free')
 
 
 @pytest.fixture
-def setup(monkeypatch, tmp_path):
+def setup_module():
     path = REPOSITORY / 'tools' / 'setup_environment.py'
     spec = importlib.util.spec_from_file_location('setup_environment', path)
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture
+def setup(setup_module, monkeypatch, tmp_path):
+    module = setup_module
     monkeypatch.setattr(module, 'STAMP', tmp_path / 'no stamp')
     monkeypatch.setattr(module, 'CACHE', tmp_path / 'cache')
     monkeypatch.setattr(module, 'run', lambda *command: pytest.fail(f'ran {command}'))
-    monkeypatch.setattr(module, 'has_pip', lambda: pytest.fail('went on past the checks'))
+    monkeypatch.setattr(module, 'is_usable', lambda: pytest.fail('went on past the checks'))
     return module
 
 
@@ -32,9 +40,43 @@ def refusal(setup):
     return stop.value.code
 
 
-def test_other_python_is_refused(setup, monkeypatch):
-    monkeypatch.setattr(sys, 'version_info', (3, 12, 1))
-    assert 'Python 3.11 is needed' in refusal(setup)
+@pytest.mark.parametrize('version', [(3, 9, 18), (3, 14, 0)])
+def test_other_python_is_refused(setup, monkeypatch, version):
+    monkeypatch.setattr(sys, 'version_info', version)
+    assert 'Python 3.10 to 3.13 is needed' in refusal(setup)
+
+
+@pytest.mark.parametrize(('program', 'usable'), [
+    (f'echo {platform.python_version()}', True), ('echo 3.10.1', False), ('exit 1', False)])
+def test_environment_of_another_python_or_without_pip_is_made_again(
+        setup_module, monkeypatch, tmp_path, program, usable):
+    python = tmp_path / 'python'
+    python.write_text(f'#!/bin/sh\n{program}\n')
+    python.chmod(0o755)
+    monkeypatch.setattr(setup_module, 'PYTHON', python)
+    assert setup_module.is_usable() is usable
+
+
+def key(module, monkeypatch, tmp_path, printed, **variables):
+    python = tmp_path / 'python'
+    python.write_text(f'#!/bin/sh\necho {printed}\n')
+    python.chmod(0o755)
+    monkeypatch.setattr(module, 'PYTHON', python)
+    for name in ('FORCE_CUDA', 'TORCH_CUDA_ARCH_LIST'):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    return module.wheel_key()
+
+
+def test_wheel_made_without_a_gpu_is_not_used_with_one(setup_module, monkeypatch, tmp_path):
+    keys = [key(setup_module, monkeypatch, tmp_path, *parts, **variables) for parts, variables in (
+        (['2.13.0+cu130 cpu'], {}), (['2.13.0+cu130 sm90'], {}), (['2.13.0+cu128 sm90'], {}),
+        (['2.13.0+cu130 sm80-sm90'], {}), (['2.13.0+cpu cpu'], {}),
+        (['2.13.0+cu130 cpu'], {'FORCE_CUDA': '1'}),
+        (['2.13.0+cu130 cpu'], {'FORCE_CUDA': '1', 'TORCH_CUDA_ARCH_LIST': '8.0;9.0'}))]
+    assert len(set(keys)) == len(keys)
+    assert all(re.fullmatch(r'[\w.+-]+', name) for name in keys)
 
 
 def test_full_disk_is_refused(setup, monkeypatch):

@@ -145,7 +145,7 @@ def _interrupts_wait() -> Iterator[None]:
         signal.raise_signal(signal.SIGINT)
 
 
-class _InWorker(Exception):
+class _WorkerError(Exception):
     """Stands as the cause of a worker's error and prints its traceback, which cannot be sent."""
 
 
@@ -174,7 +174,7 @@ class _Worker:
                             'same command again, with fewer --workers if it happens again'
                             ) from None
         if error is not None:
-            raise error from _InWorker(where)
+            raise error from _WorkerError(where)
         return result
 
     def close(self) -> None:
