@@ -3,11 +3,11 @@
 
     python benchmarks/recipe.py --data DIR --out work_dirs/recipe --arms stock main recipe --seeds 3
 
-Every arm trains the same detector for the same iterations at the same learning rate, from scratch,
-and is scored on the same images twice: by the challenge's metric on labels as incomplete as the
-real ones (validation), and on the whole truth (oracle). A run that has ended is not run again, and
-one that was killed goes on from its last checkpoint, so the table may take as many sessions as it
-needs. Columns are means over seeds with their standard deviation.
+Every arm trains the same detector, the demo's at about half its channels, for the same iterations
+at the same learning rate, from scratch, and is scored on the same images twice: by the challenge's
+metric on labels as incomplete as the real ones (validation), and on the whole truth (oracle). A run
+that has ended is not run again, and one that was killed goes on from its last checkpoint, so the
+table may take as many days as it needs. Columns are means over seeds with their standard deviation.
 """
 
 from __future__ import annotations
@@ -163,6 +163,7 @@ def arm_config(args: argparse.Namespace, arm: str, seed: int):
 
     steps = args.iterations
     cfg = load_config(CONFIG, {'data_root': str(args.data)})
+    slim(cfg)
     cfg.merge_from_dict({
         'custom_imports.imports': ['projects.openimages.mm', 'benchmarks.recipe_arms'],
         'work_dir': str(run_folder(args, arm, seed)), 'randomness.seed': seed,
@@ -174,6 +175,18 @@ def arm_config(args: argparse.Namespace, arm: str, seed: int):
     for ingredient in arms()[arm]:
         ingredient(cfg)
     return cfg
+
+
+def slim(cfg, backbone: int = 32, neck: int = 64) -> None:
+    """Fewer channels: an iteration takes 0.5 s of a core instead of 1.3, so more fit into a run."""
+    options = {
+        'backbone.base_channels': backbone, 'neck.out_channels': neck,
+        'neck.in_channels': [backbone << stage for stage in range(4)],
+        'rpn_head.in_channels': neck, 'rpn_head.feat_channels': neck,
+        'roi_head.bbox_roi_extractor.out_channels': neck, 'roi_head.bbox_head.in_channels': neck,
+        'roi_head.mask_roi_extractor.out_channels': neck, 'roi_head.mask_head.in_channels': neck,
+        'roi_head.mask_head.conv_out_channels': neck}
+    cfg.merge_from_dict({f'model.{key}': value for key, value in options.items()})
 
 
 # ------------------------------------------------------------------------------------- scores
