@@ -140,6 +140,7 @@ def run(args: argparse.Namespace, arm: str, seed: int) -> None:
         if not final.exists():
             checkpoint = find_latest_checkpoint(str(folder))
             cfg.resume, cfg.load_from = checkpoint is not None, checkpoint
+            cfg.val_cfg = cfg.val_dataloader = cfg.val_evaluator = None  # the test below is enough
             Runner.from_cfg(cfg).train()
         cfg = arm_config(args, arm, seed)
         cfg.load_from = str(final)
@@ -167,7 +168,7 @@ def arm_config(args: argparse.Namespace, arm: str, seed: int):
     cfg.merge_from_dict({
         'custom_imports.imports': ['projects.openimages.mm', 'benchmarks.recipe_arms'],
         'work_dir': str(run_folder(args, arm, seed)), 'randomness.seed': seed,
-        'train_cfg.max_iters': steps, 'train_cfg.val_interval': steps + 1,
+        'train_cfg.max_iters': steps,
         'optim_wrapper.optimizer.lr': args.lr, 'param_scheduler.1.end': steps,
         'param_scheduler.1.T_max': steps - 40,
         'default_hooks.checkpoint': {'interval': 100, 'max_keep_ckpts': 1, 'by_epoch': False,
