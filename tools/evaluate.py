@@ -1,33 +1,82 @@
 """Score a predictions CSV as the official evaluator does, in seconds and without TensorFlow.
 
-The five input flags and the output are those of the TF Object Detection API's
+    python tools/evaluate.py PREDICTIONS.csv --prepared data/openimages/prepared/validation
+    python tools/evaluate.py --input_predictions PREDICTIONS.csv --input_annotations_boxes …
+
+The input flags and the output are those of the TF Object Detection API's
 oid_challenge_evaluation.py; the metrics CSV is the same.
 """
 
 import argparse
+import json
 import sys
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from projects.openimages.common.errors import exit_on_interrupt, run_command
+from projects.openimages.common.errors import UserError, exit_on_interrupt, run_command
 
 if __name__ == '__main__':
     exit_on_interrupt()
 
 from projects.openimages.challenge.evaluate import EvaluatorFiles, evaluate_files
+from projects.openimages.common.files import atomic_write
+
+TRUTH = ('input_annotations_boxes', 'input_annotations_labels', 'input_annotations_segm',
+         'input_class_labelmap')
+
+
+def parse_args() -> tuple[EvaluatorFiles, argparse.Namespace]:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0], allow_abbrev=False)
+    parser.add_argument('predictions', nargs='?', metavar='PREDICTIONS.csv',
+                        help='with --prepared: detections, in either format')
+    parser.add_argument('--prepared', metavar='DIR',
+                        help='the ground truth: a split that tools/prepare_data.py has prepared, '
+                             'such as data/openimages/prepared/validation')
+    parser.add_argument('--json', metavar='FILE',
+                        help='write the mean and a record for each class to this file')
+    parser.add_argument('--workers', type=int, metavar='N',
+                        help='processes to use (default: one a CPU core)')
+    EvaluatorFiles.add_arguments(parser.add_argument_group("the official script's flags"),
+                                 required=False)
+    args = parser.parse_args()
+    given = [name for name in TRUTH if getattr(args, name) is not None]
+    if args.predictions and args.input_predictions:
+        parser.error('predictions are given twice')
+    args.input_predictions = args.input_predictions or args.predictions
+    if args.prepared:
+        if given:
+            parser.error(f'--prepared and --{given[0]}: the ground truth is given twice')
+        if not args.input_predictions:
+            parser.error('name the predictions: tools/evaluate.py PREDICTIONS.csv --prepared DIR')
+        return EvaluatorFiles.of_prepared(args.prepared, args.input_predictions,
+                                          args.output_metrics), args
+    needed = [*TRUTH[:2], TRUTH[3], 'input_predictions', 'output_metrics']
+    missing = [f'--{name}' for name in needed if getattr(args, name) is None]
+    if missing:
+        parser.error(f'needed: PREDICTIONS.csv with --prepared DIR, or {", ".join(missing)}')
+    return EvaluatorFiles.from_arguments(args), args
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    EvaluatorFiles.add_arguments(parser)
-    parser.add_argument('--workers', type=int, metavar='N',
-                        help='processes to use (default: one a CPU core)')
-    arguments = parser.parse_args()
-    files = EvaluatorFiles.from_arguments(arguments)
-    result = evaluate_files(files, arguments.workers)
+    files, args = parse_args()
+    if args.json and args.json in vars(files).values():
+        raise UserError('--json would replace a file that is read or written', path=args.json)
+    result = evaluate_files(files, args.workers)
+    if args.json:
+        with atomic_write(args.json) as file:
+            json.dump(_without_nan(result.to_dict()), file, indent=1)
+    written = '; '.join(path for path in (files.output_metrics, args.json) if path)
     print(f'mAP {result.mean_average_precision:.6f} over '
-          f'{(result.positives > 0).sum()} classes; {files.output_metrics}')
+          f'{(result.positives > 0).sum()} classes' + (f'; {written}' if written else ''))
+
+
+def _without_nan(scores: dict) -> dict:
+    """JSON has no nan: a class without positives has the AP null."""
+    classes = [{**row, 'AP': row['AP'] if row['AP'] == row['AP'] else None}
+               for row in scores['classes']]
+    return {**{name: value if value == value else None for name, value in scores.items()
+               if name != 'classes'}, 'classes': classes}
 
 
 if __name__ == '__main__':

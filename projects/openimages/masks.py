@@ -20,6 +20,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import sys
 import zlib
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import pairwise
@@ -190,7 +191,7 @@ def inflate_text(text: str | bytes, height: int, width: int) -> bytes:
     """
     limit = longest_counts(height, width)
     try:
-        packed = binascii.a2b_base64(text, strict_mode=True)
+        packed = _from_base64(text)
     except (binascii.Error, ValueError) as error:
         raise MaskError(f'mask is not base64 ({error}): {_shorten(text)}') from None
     inflater = zlib.decompressobj()
@@ -205,6 +206,14 @@ def inflate_text(text: str | bytes, height: int, width: int) -> bytes:
         kind = 'has more behind its zlib data' if inflater.eof else 'is zlib data cut short'
         raise MaskError(f'mask {kind}: {_shorten(text)}')
     return counts
+
+
+if sys.version_info >= (3, 11):
+    def _from_base64(text: str | bytes) -> bytes:
+        return binascii.a2b_base64(text, strict_mode=True)
+else:
+    def _from_base64(text: str | bytes) -> bytes:
+        return base64.b64decode(text, validate=True)
 
 
 def longest_counts(height: int, width: int) -> int:

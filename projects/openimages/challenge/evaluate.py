@@ -8,8 +8,11 @@ from __future__ import annotations
 
 import argparse
 import csv
+import os
 import unicodedata
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, fields, replace
+from pathlib import Path
 from typing import TextIO
 
 import numpy as np
@@ -53,15 +56,26 @@ class EvaluatorFiles:
     input_annotations_labels: str
     input_class_labelmap: str
     input_predictions: str
-    output_metrics: str
+    output_metrics: str | None = None
     input_annotations_segm: str | None = None
 
     @classmethod
-    def add_arguments(cls, parser: argparse.ArgumentParser) -> None:
+    def add_arguments(cls, parser: argparse.ArgumentParser, required: bool = True) -> None:
         """Add the flags to a command line."""
         for field in fields(cls):
             parser.add_argument(f'--{field.name}', metavar='FILE', help=_HELP[field.name],
-                                required=field.name != 'input_annotations_segm')
+                                required=required and field.name != 'input_annotations_segm')
+
+    @classmethod
+    def of_prepared(cls, folder: str | os.PathLike, predictions: str,
+                    output_metrics: str | None = None) -> EvaluatorFiles:
+        """The ground truth that ``tools/prepare_data.py`` wrote for a split into its folder."""
+        if not Path(folder, 'tf_boxes.csv').exists():
+            raise UserError('no prepared split with annotations (no tf_boxes.csv in it)',
+                            path=folder)
+        boxes, labels, masks, classes = (os.path.join(folder, name) for name in (
+            'tf_boxes.csv', 'tf_labels.csv', 'tf_segmentations.csv', 'label_map.pbtxt'))
+        return cls(boxes, labels, classes, predictions, output_metrics, masks)
 
     @classmethod
     def from_arguments(cls, arguments: argparse.Namespace) -> EvaluatorFiles:
@@ -90,21 +104,26 @@ class EvaluatorFiles:
 
 
 def evaluate_files(files: EvaluatorFiles, workers: int | None = None) -> ChallengeScore:
-    """Score the predictions and write the output CSV.
+    """Score the predictions and write the output CSV, where one is asked for.
 
     Args:
         files: inputs and output.
         workers: processes to match with; None takes one a CPU core. The result is the same.
     """
     workers = worker_count(workers)
-    with atomic_write(files.output_metrics, newline='') as file:
+    with _open_output(files.output_metrics) as file:
         tables = files.read()
         names = tables.label_map.names
         result = replace(
             score(*match_tables(tables, workers)),
             mids=tuple(names.get(row, '') for row in range(tables.label_map.num_classes)))
-        write_metrics(file, result, tables.label_map, tables.with_masks)
+        if file is not None:
+            write_metrics(file, result, tables.label_map, tables.with_masks)
     return result
+
+
+def _open_output(path: str | None) -> AbstractContextManager[TextIO | None]:
+    return nullcontext() if path is None else atomic_write(path, newline='')
 
 
 _Image = tuple[int, GroundTruth, Detections]

@@ -3,6 +3,7 @@
 Configs do so with ``custom_imports = dict(imports=['projects.openimages.mm'])``.
 """
 
+from projects.openimages.mm import quiet_imports  # noqa: F401  # first: what comes after imports MMDetection
 from projects.openimages.mm.datasets import (  # noqa: F401
     loading,
     openimages,

@@ -208,13 +208,13 @@ def _read_with_pillow(data: bytes) -> PackedMask:
     if ImageFile.LOAD_TRUNCATED_IMAGES:
         raise PngError('Pillow is set to accept truncated images')
     try:
-        # Pillow warns of large images; ours is measured already.
-        with (warnings.catch_warnings(action='ignore'),
-              Image.open(io.BytesIO(data), formats=['PNG']) as image):
-            width, height = image.size
-            step = max(1, _STRIP_PIXELS // width)
-            rows = [_pack(image.crop((0, top, width, min(top + step, height))))
-                    for top in range(0, height, step)]
+        with warnings.catch_warnings():
+            warnings.simplefilter('ignore')  # Pillow warns of large images; ours is measured
+            with Image.open(io.BytesIO(data), formats=['PNG']) as image:
+                width, height = image.size
+                step = max(1, _STRIP_PIXELS // width)
+                rows = [_pack(image.crop((0, top, width, min(top + step, height))))
+                        for top in range(0, height, step)]
     except (OSError, SyntaxError, ValueError, struct.error, zlib.error) as error:
         raise PngError(f'damaged PNG: {error}') from None
     return PackedMask(np.concatenate(rows), width)
