@@ -84,6 +84,20 @@ def verified(weight: float) -> Ingredient:
     return apply
 
 
+def unknown_on_objects(weight: float) -> Ingredient:
+    """What is not verified in an image weighs so much on an object of another class."""
+    def apply(cfg: Config) -> None:
+        cfg.model.roi_head.bbox_head.loss_cls.update(unknown_on_objects=weight)
+    return apply
+
+
+def loss_weight(weight: float) -> Ingredient:
+    """Classification weighs so much beside boxes and masks."""
+    def apply(cfg: Config) -> None:
+        cfg.model.roi_head.bbox_head.loss_cls.update(loss_weight=weight)
+    return apply
+
+
 def lost_and_groups(cfg: Config) -> None:
     """Lost classes are left out, and those of a group where it covers the region."""
     cfg.model.roi_head.bbox_head.loss_cls.update(lost=True, group_of=True)
@@ -217,6 +231,10 @@ def arms() -> dict[str, tuple[Ingredient, ...]]:
     for name in STEP_NAMES[1:]:
         found[f'recipe -{name}'] = MAIN + tuple(
             step for other, step in zip(STEP_NAMES, STEPS, strict=True) if other != name)
+    uniform = MAIN + STEPS[:-1]
+    found['recipe -soft fg=1'] = (*uniform, unknown_on_objects(1.0))
+    found['recipe -soft fg=1 cls=2'] = (*uniform, unknown_on_objects(1.0), loss_weight(2.0))
+    found['recipe -soft λ=1 fg=1'] = (*uniform, unknown_on_objects(1.0), verified(1.0))
     for name, loss in (('FedLoss-50', fed_loss), ('Seesaw', seesaw), ('EQLv2', eqlv2),
                        ('RFS', repeat_factors)):
         found[name] = (*MAIN, loss)
