@@ -69,6 +69,9 @@ def official(module: str) -> ModuleType:
         UserError: the package is not installed.
     """
     os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '3')  # no device listing from TensorFlow
+    # The evaluator's generated code is of protobuf 3; the TensorFlow for Python 3.13 needs a later
+    # one, whose implementation in Python still reads such code.
+    os.environ.setdefault('PROTOCOL_BUFFERS_PYTHON_IMPLEMENTATION', 'python')
     try:
         with running_official_code():
             return importlib.import_module(f'object_detection.{module}')
