@@ -214,9 +214,8 @@ def placebo(kind: str) -> Ingredient:
 # ------------------------------------------------------------------------------- arms
 
 MAIN = (stock, expansion, ignored, class_aware)
-STEPS = (sigmoid, hierarchy, boxes_without_masks, verified(0.15), lost_and_groups, agnostic,
-         soft_sampling)
-STEP_NAMES = ('sigmoid', 'hierarchy', 'box-only', 'verified', 'lost+groups', 'agnostic', 'soft')
+STEPS = (sigmoid, hierarchy, boxes_without_masks, verified(0.15), lost_and_groups, agnostic)
+STEP_NAMES = ('sigmoid', 'hierarchy', 'box-only', 'verified', 'lost+groups', 'agnostic')
 
 
 def arms() -> dict[str, tuple[Ingredient, ...]]:
@@ -231,10 +230,11 @@ def arms() -> dict[str, tuple[Ingredient, ...]]:
     for name in STEP_NAMES[1:]:
         found[f'recipe -{name}'] = MAIN + tuple(
             step for other, step in zip(STEP_NAMES, STEPS, strict=True) if other != name)
-    uniform = MAIN + STEPS[:-1]
-    found['recipe -soft fg=1'] = (*uniform, unknown_on_objects(1.0))
-    found['recipe -soft fg=1 cls=2'] = (*uniform, unknown_on_objects(1.0), loss_weight(2.0))
-    found['recipe -soft λ=1 fg=1'] = (*uniform, unknown_on_objects(1.0), verified(1.0))
+    whole = MAIN + STEPS
+    found['recipe fg=0.5'] = (*whole, unknown_on_objects(0.5))
+    found['recipe cls=2'] = (*whole, loss_weight(2.0))
+    found['recipe +soft'] = (*whole, soft_sampling)
+    found['recipe +soft fg=0.5'] = (*whole, soft_sampling, unknown_on_objects(0.5))
     for name, loss in (('FedLoss-50', fed_loss), ('Seesaw', seesaw), ('EQLv2', eqlv2),
                        ('RFS', repeat_factors)):
         found[name] = (*MAIN, loss)

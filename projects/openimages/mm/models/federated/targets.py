@@ -147,7 +147,7 @@ class TargetRule:
     verified: bool = True
     lost: bool = True
     group_of: bool = True
-    unknown_on_objects: float = 0.5
+    unknown_on_objects: float = 1.0
     unknown_on_background: float = 0.15
     doubt: float = 0.5
 
