@@ -13,7 +13,7 @@ import pytest
 
 from projects.openimages.common.errors import UserError
 from projects.openimages.download.client import FetchError, Job, Patience, fetch_all, look_up
-from tests.download.server import answer, cut, spoil
+from tests.download.server import answer, cut, spoil, stall
 
 QUICK = Patience(attempts=3, first_wait=0.01)
 SIZE = 1_000_000
@@ -265,6 +265,17 @@ def test_a_pause_in_the_midst_of_a_file_forgets_none_of_it(server, out):
     fetch(server, out, 'file')
     assert (out / 'file').read_bytes() == data
     assert server.gets()[-1].range not in (None, 'bytes=0-')
+
+
+def test_a_connection_that_falls_silent_counts_as_cut(server, out):
+    data, until = put(server), threading.Event()
+    server.faults['file'].append(stall(300_000, until))
+    try:
+        fetch(server, out, 'file', patience=Patience(3, 0.01, silence=0.5))
+    finally:
+        until.set()
+    assert (out / 'file').read_bytes() == data
+    assert server.gets()[-1].range is not None
 
 
 def test_what_does_not_pass_is_told_with_how_often_it_was_tried(server, out):

@@ -1,11 +1,18 @@
 """``tools/download.py`` from an empty folder, and what it leaves for the commands after it."""
 
+import contextlib
 import csv
+import fcntl
+import io
 import os
+import re
+import runpy
 import shutil
 import signal
+import struct
 import subprocess
 import sys
+import termios
 import threading
 from pathlib import Path
 
@@ -28,7 +35,14 @@ def arguments(server: Server, root: Path, *more, release: str = 'challenge',
 
 
 def download(server: Server, root: Path, *more, **options) -> subprocess.CompletedProcess:
-    return run_tool(*arguments(server, root, *more, **options))
+    """The command in this process, whose imports are done."""
+    words, out, err = arguments(server, root, *more, **options), io.StringIO(), io.StringIO()
+    with (pytest.MonkeyPatch.context() as patch, contextlib.redirect_stdout(out),
+          contextlib.redirect_stderr(err), pytest.raises(SystemExit) as end):
+        patch.setattr(sys, 'argv', words)
+        patch.setattr(sys, 'path', list(sys.path))
+        runpy.run_path(str(REPOSITORY / words[0]), run_name='__main__')
+    return subprocess.CompletedProcess(words, end.value.code, out.getvalue(), err.getvalue())
 
 
 def downloaded(server: Server, root: Path, *more, **options) -> str:
@@ -66,8 +80,9 @@ def root(tmp_path) -> Path:
 
 
 def test_the_whole_challenge_is_prepared_as_if_it_had_been_there(challenge, demo, root, tmp_path):
-    out = downloaded(challenge, root, split=('train', 'validation'))
-    assert f'tools/prepare_data.py --data-root {root} --split train validation' in out
+    result = run_tool(*arguments(challenge, root, split=('train', 'validation')))
+    assert result.returncode == 0, result.stderr
+    assert f'tools/prepare_data.py --data-root {root} --split train validation' in result.stdout
     there = Path(shutil.copytree(demo, tmp_path / 'there'))
     shutil.rmtree(there / 'images' / 'test')
     (there / 'demo_data.json').unlink()
@@ -330,6 +345,23 @@ def test_ctrl_c_is_one_word_and_leaves_no_half_file(stalled, challenge, root):
     assert not table(root, 'masks').exists()
     downloaded(challenge, root)
     assert challenge.gets('segmentation-masks')[-1].range is not None
+
+
+def test_progress_has_the_rate_and_the_time_left(challenge, root):
+    ours, theirs = os.openpty()  # a terminal, where every step is drawn
+    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack('4H', 40, 120, 0, 0))
+    result = subprocess.run([sys.executable, *arguments(challenge, root)], cwd=REPOSITORY,
+                            stdout=subprocess.DEVNULL, stderr=theirs, check=False)
+    os.close(theirs)
+    shown = b''
+    with contextlib.suppress(OSError), open(ours, 'rb', buffering=0) as terminal:
+        while block := terminal.read(4096):
+            shown += block
+    assert result.returncode == 0
+    shown = shown.decode()
+    assert re.search(r'CSVs: 100%.*[kM]B/s\]', shown)
+    assert re.search(r'images, validation: 100%.* 8/8 \[\d\d:\d\d<00:00, +[\d.]+image/s, '
+                     r'[\d.]+ MB/s\]', shown)
 
 
 def test_parts_of_images_that_a_killed_run_left_are_removed(challenge, demo, root):

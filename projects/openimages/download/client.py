@@ -24,7 +24,6 @@ from projects.openimages.download.remote import Remote, range_of, seconds_to_wai
 from projects.openimages.download.sources import DEFAULT_CONNECTIONS
 
 _CHUNK = 1 << 18
-_TIMEOUT = aiohttp.ClientTimeout(total=None, sock_connect=30, sock_read=60)
 _HEADERS = {'Accept-Encoding': 'identity',  # sizes, ranges and checksums are of the file as it is
             'User-Agent': 'openimages-mmdet'}
 _PASSING = {408, 425, 429, 500, 502, 503, 504}
@@ -84,10 +83,12 @@ class Patience:
     Attributes:
         attempts: in a row without a single byte.
         first_wait: seconds before the second; doubled each time, up to a minute.
+        silence: seconds without a byte after which a connection counts as cut.
     """
 
     attempts: int = 9
     first_wait: float = 1.0
+    silence: float = 60.0
 
 
 PATIENT, BRIEF = Patience(), Patience(attempts=4)
@@ -158,9 +159,11 @@ async def _for_each(items: Iterable[Item], work: Callable[[_Client, Item], Await
         for item in remaining:
             await work(client, item)
 
-    connector = aiohttp.TCPConnector(limit=connections)
-    async with aiohttp.ClientSession(connector=connector, timeout=_TIMEOUT, headers=_HEADERS,
-                                     trust_env=True, read_bufsize=_CHUNK) as session:
+    timeout = aiohttp.ClientTimeout(total=None, sock_connect=patience.silence,
+                                    sock_read=patience.silence)
+    async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=connections),
+                                     timeout=timeout, headers=_HEADERS, trust_env=True,
+                                     read_bufsize=_CHUNK) as session:
         client = _Client(session, patience)
         tasks = [asyncio.create_task(work_on_some(client)) for _ in range(connections)]
         try:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -88,11 +88,15 @@ class OrderedFiles:
         return [replace(self._job(path.format(shard=shard), self._order.root / 'masks'),
                         is_zip=True) for shard in shards]
 
-    def images(self, split: str, image_ids: Iterable[str]) -> list[Job]:
-        """Images."""
-        folder = self._order.root / 'images' / split
-        return [Job(self._addresses.image(split, image_id), folder / f'{image_id}.jpg')
-                for image_id in image_ids]
+    def images(self, split: str, image_ids: Iterable[str]) -> Iterator[Job]:
+        """Images, one by one: a million jobs at once would take a gigabyte."""
+        folder = self.images_folder(split)
+        for image_id in image_ids:
+            yield Job(self._addresses.image(split, image_id), folder / f'{image_id}.jpg')
+
+    def images_folder(self, split: str) -> Path:
+        """Where a split's images are put."""
+        return self._order.root / 'images' / split
 
     def _job(self, path: str, folder: Path) -> Job:
         return Job(self._addresses.annotations(path), folder / path.rpartition('/')[2])
@@ -122,14 +126,12 @@ def still_to_fetch(jobs: list[Job]) -> list[Job]:
     return [job for job in jobs if not job.target.exists()]
 
 
-def images_to_fetch(jobs: list[Job]) -> list[Job]:
-    """The jobs whose images are not there; an empty file is none."""
-    if not jobs:
-        return []
+def absent_images(folder: Path, image_ids: Iterable[str]) -> list[str]:
+    """The ids whose image is not in a folder; an empty file is none."""
     try:
-        with os.scandir(jobs[0].target.parent) as entries:
+        with os.scandir(folder) as entries:
             present = {entry.name for entry in entries
                        if entry.name.endswith('.jpg') and entry.stat().st_size}
     except FileNotFoundError:
-        return jobs
-    return [job for job in jobs if job.target.name not in present]
+        present = set()
+    return [image_id for image_id in image_ids if f'{image_id}.jpg' not in present]

@@ -22,7 +22,7 @@ from projects.openimages.download.client import FetchError, Job, fetch_all
 from projects.openimages.download.files import (
     Order,
     OrderedFiles,
-    images_to_fetch,
+    absent_images,
     looked_up,
     place_of,
     readable,
@@ -76,14 +76,14 @@ def download(order: Order, say: Callable[[str], object] = print) -> None:
 
         choices = {split: _choose(order, split, files, mids, listed) for split in order.splits}
         archives = _archives(order, files, choices)
-        images = {split: images_to_fetch(files.images(split, choice.image_ids))
+        images = {split: absent_images(files.images_folder(split), choice.image_ids)
                   for split, choice in choices.items()}
         say(in_words([_amount('mask archives', archives), *(
-            _images_amount(order, split, len(jobs)) for split, jobs in images.items())],
+            _images_amount(order, split, len(ids)) for split, ids in images.items())],
             order.root))
         _fetch(archives, 'mask archives', order)
-        missing = [error for split, jobs in images.items()
-                   for error in _fetch_images(jobs, split, order)]
+        missing = [error for split, ids in images.items()
+                   for error in _fetch_images(ids, split, files, order)]
         for split, choice in choices.items():
             for job in files.tables(split):
                 place(place_of(job), None if order.is_whole else choice.image_ids)
@@ -112,8 +112,8 @@ def describe(order: Order) -> str:
                            is_most=not order.is_whole and None in choices.values()))
     for split, choice in choices.items():
         if choice is not None:
-            jobs = images_to_fetch(files.images(split, choice.image_ids))
-            amounts.append(_images_amount(order, split, len(jobs)))
+            absent = absent_images(files.images_folder(split), choice.image_ids)
+            amounts.append(_images_amount(order, split, len(absent)))
         else:
             published = order.release.splits[split].images
             number = min(published, order.max_images or published,
@@ -201,11 +201,10 @@ def _fetch(jobs: list[Job], kind: str, order: Order) -> None:
         fetch_all(jobs, order.connections, on_bytes=bar.update)
 
 
-def _fetch_images(jobs: list[Job], split: str, order: Order) -> list[FetchError]:
+def _fetch_images(image_ids: list[str], split: str, files: OrderedFiles,
+                  order: Order) -> list[FetchError]:
     """Fetch images; returns those that the server does not have."""
-    if not jobs:
-        return []
-    folder = jobs[0].target.parent
+    folder = files.images_folder(split)
     folder.mkdir(parents=True, exist_ok=True)
     _remove_parts(folder)
     received = 0
@@ -214,13 +213,14 @@ def _fetch_images(jobs: list[Job], split: str, order: Order) -> list[FetchError]
         nonlocal received
         received += size
 
-    with progress(total=len(jobs), desc=f'images, {split}', unit='image') as bar:
+    with progress(total=len(image_ids), desc=f'images, {split}', unit='image') as bar:
         def tick() -> None:
             seconds = max(bar.format_dict['elapsed'], 1e-3)
             bar.set_postfix_str(f'{received / seconds / 1e6:.1f} MB/s', refresh=False)
             bar.update()
 
-        return fetch_all(jobs, order.connections, on_bytes=count, on_file=tick, keep_going=True)
+        return fetch_all(files.images(split, image_ids), order.connections, on_bytes=count,
+                         on_file=tick, keep_going=True)
 
 
 def _remove_parts(folder: Path) -> None:
