@@ -11,6 +11,7 @@ from collections import defaultdict, deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from email.utils import formatdate
+from functools import cache
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import NamedTuple
@@ -32,8 +33,8 @@ class Server:
 
     Attributes:
         folder: of the files.
-        checksums: ``'google'`` and ``'s3'`` send MD5s as these storages do, ``'other'`` an ETag of
-            as many digits that is none.
+        checksums: ``'google'`` and ``'s3'`` send MD5s as these storages do, ``'google pieces'`` a
+            CRC32C only, ``'other'`` an ETag of as many digits that is no MD5.
         has_ranges: range requests are understood.
         faults: by path, what goes wrong with the next GETs of it, one each.
         requests: all that came.
@@ -146,19 +147,38 @@ class Handler(BaseHTTPRequestHandler):
 
 
 def etag_of(checksums: str, data: bytes) -> str:
-    digits = hashlib.md5(data + (b'.' if checksums == 'other' else b'')).hexdigest()
-    return f'"{digits}"'
+    more = b'.' if checksums in ('other', 'google pieces') else b''
+    return f'"{hashlib.md5(data + more).hexdigest()}"'
 
 
 def checksum_headers(checksums: str, data: bytes) -> list[tuple[str, str]]:
     headers = [('ETag', etag_of(checksums, data)), ('Last-Modified', formatdate(0, usegmt=True))]
     if checksums == 'google':
         text = base64.b64encode(hashlib.md5(data).digest()).decode()
-        headers += [('x-goog-hash', 'crc32c=AAAAAA=='), ('x-goog-hash', f'md5={text}'),
-                    ('x-goog-generation', '1')]
+        headers += [('x-goog-hash', 'crc32c=AAAAAA=='), ('x-goog-hash', f'md5={text}')]
+    if checksums == 'google pieces':
+        text = base64.b64encode(crc32c(data).to_bytes(4, 'big')).decode()
+        headers.append(('x-goog-hash', f'crc32c={text}'))
     if checksums == 's3':
         headers.append(('x-amz-request-id', 'ABC'))
     return headers
+
+
+@cache
+def _bits() -> list[int]:
+    """The CRC32C's register after each byte."""
+    table = list(range(256))
+    for _ in range(8):
+        table = [value >> 1 ^ (0x82F63B78 if value & 1 else 0) for value in table]
+    return table
+
+
+def crc32c(data: bytes) -> int:
+    """Byte by byte, as it is defined."""
+    register, table = 0xFFFFFFFF, _bits()
+    for byte in data:
+        register = register >> 8 ^ table[(register ^ byte) & 255]
+    return register ^ 0xFFFFFFFF
 
 
 def cut(after: int) -> Fault:

@@ -136,6 +136,22 @@ def test_a_file_that_changes_meanwhile_is_not_joined_from_two(server, out, honou
     server.faults['file'] += [change, forget_if_range]
     fetch(server, out, 'file')
     assert (out / 'file').read_bytes() == (server.folder / 'file').read_bytes()
+    assert len(server.gets()) == (2 if honours_if_range else 3)
+
+
+@pytest.mark.parametrize('shift', [-1, 1])
+def test_a_range_that_begins_elsewhere_is_not_appended(server, out, shift):
+    data = put(server)
+
+    def send_elsewhere(handler, data: bytes) -> bool:
+        start = int(handler.headers['Range'].removeprefix('bytes=').rstrip('-')) + shift
+        handler.headers.replace_header('Range', f'bytes={start}-')
+        return False
+
+    server.faults['file'] += [cut(300_000), send_elsewhere]
+    server.checksums = 'other'
+    fetch(server, out, 'file')
+    assert (out / 'file').read_bytes() == data
 
 
 def test_an_interrupted_part_is_continued_by_the_next_run(server, out):
@@ -291,7 +307,7 @@ def test_no_server_is_an_error_in_one_line(out):
         look_up(['http://127.0.0.1:9/file'], patience=QUICK)
 
 
-@pytest.mark.parametrize('checksums', ['google', 's3'])
+@pytest.mark.parametrize('checksums', ['google', 'google pieces', 's3'])
 def test_bytes_that_do_not_have_the_checksum_are_fetched_again(server, out, checksums):
     data, server.checksums = put(server), checksums
     server.faults['file'].append(spoil)

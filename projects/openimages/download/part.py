@@ -9,9 +9,9 @@ import zipfile
 import zlib
 from pathlib import Path
 
+from projects.openimages.download.checksums import find_difference
 from projects.openimages.download.remote import Remote
 
-_BLOCK = 1 << 20
 _DAMAGES = (zipfile.BadZipFile, NotImplementedError, ValueError, RuntimeError, EOFError, zlib.error)
 
 
@@ -86,28 +86,17 @@ class Part:
         that a power cut empties counts as absent in the next run.
 
         Raises:
-            DamagedError: another size, MD5 or, inside a zip, checksum than expected.
+            DamagedError: another size or checksum than expected, also of a file inside a zip.
         """
         assert self._file is not None
-        remote = self.remote
-        if remote.size is not None and self.size != remote.size:
-            raise DamagedError(f'{self.size} bytes, expected {remote.size}')
-        if remote.md5 is not None and (found := md5_of(self._path)) != remote.md5:
-            raise DamagedError(f'MD5 {found.hex()}, expected {remote.md5.hex()}')
+        difference = find_difference(self._path, self.remote)
+        if difference is not None:
+            raise DamagedError(difference)
         if self._is_zip:
             _test_zip(self._path)
         if self._is_kept:
             os.fsync(self._file.fileno())
         os.replace(self._path, self.target)
-
-
-def md5_of(path: Path) -> bytes:
-    """The MD5 of a file's bytes."""
-    digest = hashlib.md5(usedforsecurity=False)
-    with open(path, 'rb') as file:
-        while block := file.read(_BLOCK):
-            digest.update(block)
-    return digest.digest()
 
 
 def _test_zip(path: Path) -> None:

@@ -10,12 +10,13 @@ import binascii
 import re
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from email.utils import mktime_tz, parsedate_tz
 
 _CONTENT_RANGE = re.compile(r'bytes (\d+)-\d+/(\d+)')
-_STORAGES = ('x-goog-generation', 'x-amz-request-id')
-"""Headers of storages whose ETag may be an MD5; other servers' 32 digits may be of anything."""
+_STORAGE = 'x-amz-request-id'
+"""A header of storages whose ETag may be an MD5; other servers' 32 digits may be of anything."""
 
 
 @dataclass(frozen=True)
@@ -25,12 +26,13 @@ class Remote:
     Attributes:
         size: bytes; None where the server does not say.
         version: what a conditional request names it by, its ETag or date; None without either.
-        md5: its checksum, 16 bytes; None where the server does not say.
+        md5, crc32c: its checksums, 16 bytes and a number; None where the server does not say.
     """
 
     size: int | None = None
     version: str | None = None
     md5: bytes | None = None
+    crc32c: int | None = None
 
     @classmethod
     def from_headers(cls, headers: Mapping[str, str], *, is_range: bool = False) -> Remote:
@@ -42,7 +44,10 @@ class Remote:
             size = int(length) if length.isdecimal() else None
         etag = headers.get('etag', '')
         version = etag if etag.startswith('"') else headers.get('last-modified')
-        return cls(size, version, _md5(headers, etag))
+        google = _google_hashes(headers)
+        crc32c = google.get('crc32c')
+        return cls(size, version, google.get('md5') or _md5_of_etag(headers, etag),
+                   None if crc32c is None else int.from_bytes(crc32c, 'big'))
 
 
 def range_of(headers: Mapping[str, str]) -> tuple[int | None, int | None]:
@@ -51,26 +56,27 @@ def range_of(headers: Mapping[str, str]) -> tuple[int | None, int | None]:
     return (int(found[1]), int(found[2])) if found else (None, None)
 
 
-def _md5(headers: Mapping[str, str], etag: str) -> bytes | None:
-    """Google's own header; else the ETag, which is the MD5 of what a storage got in one piece.
+def _google_hashes(headers: Mapping[str, str]) -> dict[str, bytes]:
+    """By name; https://cloud.google.com/storage/docs/xml-api/reference-headers"""
+    if headers.get('x-goog-stored-content-encoding', 'identity') != 'identity':
+        return {}  # they are of the compressed bytes
+    hashes = {}
+    for item in headers.get('x-goog-hash', '').split(','):
+        name, _, text = item.strip().partition('=')
+        with suppress(binascii.Error):
+            hashes[name] = base64.b64decode(text, validate=True)
+    return hashes
 
-    https://cloud.google.com/storage/docs/xml-api/reference-headers and
+
+def _md5_of_etag(headers: Mapping[str, str], etag: str) -> bytes | None:
+    """A storage's ETag is the MD5 of what came to it in one piece, unless it has keys of its own.
+
     https://docs.aws.amazon.com/AmazonS3/latest/API/API_Object.html
     """
-    if headers.get('x-goog-stored-content-encoding', 'identity') != 'identity':
-        return None  # it is of the compressed bytes
-    for item in headers.get('x-goog-hash', '').split(','):
-        kind, _, text = item.strip().partition('=')
-        if kind == 'md5':
-            try:
-                return base64.b64decode(text, validate=True)
-            except binascii.Error:
-                return None
-    is_storage = any(name in headers for name in _STORAGES)
     is_plain = (headers.get('x-amz-server-side-encryption', 'AES256') == 'AES256'
                 and 'x-amz-server-side-encryption-customer-algorithm' not in headers)
     digits = re.fullmatch(r'"([0-9a-f]{32})"', etag)
-    return bytes.fromhex(digits[1]) if digits and is_storage and is_plain else None
+    return bytes.fromhex(digits[1]) if digits and _STORAGE in headers and is_plain else None
 
 
 def seconds_to_wait(headers: Mapping[str, str]) -> float | None:

@@ -18,7 +18,7 @@ from projects.openimages.common.csv_files import read_header
 from projects.openimages.common.errors import UserError
 from projects.openimages.common.files import atomic_write, open_regular
 from projects.openimages.common.progress import progress
-from projects.openimages.download.part import md5_of
+from projects.openimages.download.checksums import find_difference
 from projects.openimages.download.remote import Remote
 
 FULL_CSVS = 'full_csvs'
@@ -42,9 +42,9 @@ def adopt(target: Path, remote: Remote) -> None:
     full = full_path(target)
     if full.exists() or not target.exists():
         return
-    check_official(target, remote)
-    if remote.md5 is not None and md5_of(target) != remote.md5:
-        raise UserError('not the official file (another MD5); move it away', path=target)
+    difference = find_difference(target, remote)
+    if difference is not None:
+        raise UserError(f'not the official file ({difference}); move it away', path=target)
     full.parent.mkdir(exist_ok=True)
     if target.is_symlink():
         full.symlink_to(target.resolve())
