@@ -413,3 +413,11 @@ class Missing:
 sys.meta_path.insert(0, Missing())''')
     result = run_tool(*arguments(server, root), env={**os.environ, 'PYTHONPATH': str(tmp_path)})
     assert_one_line_error(result, 'pip install -e ".[download]"')
+
+
+def test_a_disk_that_is_too_small_is_told_beforehand(challenge, root, monkeypatch):
+    enough = downloaded(challenge, root, '--dry-run')
+    usage = shutil.disk_usage(root.parent)
+    monkeypatch.setattr(shutil, 'disk_usage', lambda path: usage._replace(free=2_500_000_000))
+    assert 'not enough' not in enough
+    assert f'{root}: 2.5 GB free, which is not enough' in downloaded(challenge, root, '--dry-run')
