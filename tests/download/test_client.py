@@ -286,10 +286,12 @@ def test_a_pause_in_the_midst_of_a_file_forgets_none_of_it(server, out):
 def test_a_connection_that_falls_silent_counts_as_cut(server, out):
     data, until = put(server), threading.Event()
     server.faults['file'].append(stall(300_000, until))
+    started = time.monotonic()
     try:
         fetch(server, out, 'file', patience=Patience(3, 0.01, silence=0.5))
     finally:
         until.set()
+    assert time.monotonic() - started < 40
     assert (out / 'file').read_bytes() == data
     assert server.gets()[-1].range is not None
 
@@ -300,6 +302,14 @@ def test_what_does_not_pass_is_told_with_how_often_it_was_tried(server, out):
     with pytest.raises(FetchError, match='HTTP 500 Internal Server Error; so 3 times'):
         fetch(server, out, 'file', keep_going=True)  # a server that is ill has not said no
     assert len(server.gets()) == 3
+
+
+def test_waiting_long_is_told(server, out, capsys):
+    put(server)
+    server.faults['file'] += [answer(500)] * 3
+    fetch(server, out, 'file', patience=Patience(5, 0.01))
+    assert f'{server.url}/file: HTTP 500 Internal Server Error; again in 0 s' \
+        in capsys.readouterr().err
 
 
 def test_no_server_is_an_error_in_one_line(out):

@@ -202,6 +202,10 @@ def test_the_test_images_are_those_of_the_sample_submission(challenge, demo, roo
         assert ((root / 'images' / 'challenge2018' / f'{each}.jpg').read_bytes()
                 == (demo / 'images' / 'test' / f'{each}.jpg').read_bytes())
     assert not (root / 'masks').exists()
+    fewer = root.with_name('fewer')
+    downloaded(challenge, fewer, '--image-list', sample, '--max-images', '2',
+               split=('challenge2018',))
+    assert images_of(fewer, 'challenge2018') == set(ids[:2])
 
 
 @pytest.mark.parametrize(('more', 'split', 'words'), [
@@ -229,20 +233,20 @@ def test_dry_run_says_how_much_and_writes_nothing(challenge, demo, root):
                and path.name != 'demo_data.json')
     out = downloaded(challenge, root, '--dry-run')
     assert not root.exists()
-    assert out.splitlines()[0] == f'class files, CSVs            5 files  {size / 1e6:.1f} MB'
-    assert out.splitlines()[1].startswith('mask archives               16 files  0.')
-    assert out.splitlines()[2:4] == ['images, validation      12,965 files  about 3.7 GB',
-                                     'to come                 12,986 files  about 3.7 GB']
+    assert out.splitlines()[0] == f'class files, CSVs               5 files  {size / 1e6:.1f} MB'
+    assert out.splitlines()[1].startswith('mask archives                  16 files  0.')
+    assert out.splitlines()[2:4] == ['images, validation         12,965 files  about 3.7 GB',
+                                     'to come                    12,986 files  about 3.7 GB']
     assert not challenge.gets()
     capped = downloaded(challenge, root, '--dry-run', '--max-images', '100')
-    assert 'images, validation         100 files  about 28.8 MB at most\n' in capped
+    assert 'images, validation            100 files  about 28.8 MB at most\n' in capped
 
 
 def test_dry_run_counts_exactly_once_the_csvs_are_there(challenge, demo, root):
     downloaded(challenge, root, '--max-images', '3')
     out = downloaded(challenge, root, '--dry-run', '--max-images', '5')
-    assert 'class files, CSVs            0 files  0.0 MB\n' in out
-    assert 'images, validation           2 files  about 0.6 MB\n' in out
+    assert 'class files, CSVs               0 files  0.0 MB\n' in out
+    assert 'images, validation              2 files  about 0.6 MB\n' in out
     assert 'at most' not in out
 
 

@@ -129,7 +129,7 @@ def in_words(amounts: list[Amount], root: Path) -> str:
                    sum(amount.size for amount in amounts),
                    all(amount.is_size_known for amount in amounts),
                    any(amount.is_most for amount in amounts))
-    lines = [f'{amount.kind:20}{amount.files:>10,} files  '
+    lines = [f'{amount.kind:24}{amount.files:>9,} files  '
              f'{"" if amount.is_size_known else "about "}{_size_in_words(amount.size)}'
              f'{" at most" if amount.is_most else ""}' for amount in (*amounts, total)]
     free = _free_space(root)
