@@ -75,7 +75,7 @@ def place(target: Path, image_ids: Collection[str] | None) -> None:
     new = full.with_name(f'.{target.name}.chosen')
     with atomic_write(new, 'wb') as file:
         file.writelines(_rows_of(full, frozenset(image_id.encode() for image_id in image_ids)))
-    if not target.is_symlink() and target.exists() and filecmp.cmp(new, target, shallow=False):
+    if target.exists() and filecmp.cmp(new, target, shallow=False):
         new.unlink()
     else:
         os.replace(new, target)
