@@ -37,3 +37,9 @@ def v7(demo, server):
     """A mirror of the full release."""
     publish_v7(demo, server.folder)
     return server
+
+
+@pytest.fixture
+def root(tmp_path) -> Path:
+    """A data root that is not there yet."""
+    return tmp_path / 'data'

@@ -1,60 +1,19 @@
 """``tools/download.py`` from an empty folder, and what it leaves for the commands after it."""
 
-import contextlib
 import csv
-import fcntl
-import io
 import os
-import re
-import runpy
 import shutil
-import signal
-import struct
-import subprocess
-import sys
-import termios
-import threading
 from pathlib import Path
 
 import pytest
 
 from projects.openimages.data.index import PreparedIndex
 from projects.openimages.labels import LabelSpace
-from tests.common.processes import wait_until
+from tests.download.command import arguments, download, downloaded, images_of, prepared, table
 from tests.download.mirror import CHALLENGE, IMAGES, read_rows
-from tests.download.server import Server, answer, cut, spoil, stall
-from tests.helpers import REPOSITORY, assert_one_line_error, run_tool
+from tests.helpers import assert_one_line_error, run_tool
 
 EMPTY_ZIP = b'PK\5\6' + bytes(18)
-
-
-def arguments(server: Server, root: Path, *more, release: str = 'challenge',
-              split: tuple[str, ...] = ('validation',)) -> list[str]:
-    return ['tools/download.py', '--release', release, '--split', *split, '--data-root', str(root),
-            '--base-url', server.url, *map(str, more)]
-
-
-def download(server: Server, root: Path, *more, **options) -> subprocess.CompletedProcess:
-    """The command in this process, whose imports are done."""
-    words, out, err = arguments(server, root, *more, **options), io.StringIO(), io.StringIO()
-    with (pytest.MonkeyPatch.context() as patch, contextlib.redirect_stdout(out),
-          contextlib.redirect_stderr(err), pytest.raises(SystemExit) as end):
-        patch.setattr(sys, 'argv', words)
-        patch.setattr(sys, 'path', list(sys.path))
-        runpy.run_path(str(REPOSITORY / words[0]), run_name='__main__')
-    return subprocess.CompletedProcess(words, end.value.code, out.getvalue(), err.getvalue())
-
-
-def downloaded(server: Server, root: Path, *more, **options) -> str:
-    result = download(server, root, *more, **options)
-    assert result.returncode == 0, result.stderr
-    return result.stdout
-
-
-def prepared(root: Path, *splits: str) -> None:
-    result = run_tool('tools/prepare_data.py', '--data-root', root, '--split', *splits,
-                      '--workers', '1')
-    assert result.returncode == 0, result.stderr
 
 
 def files_of(root: Path) -> dict[str, bytes]:
@@ -66,19 +25,6 @@ def times_of(root: Path) -> dict[Path, int]:
     return {path: path.lstat().st_mtime_ns for path in root.rglob('*') if not path.is_dir()}
 
 
-def images_of(root: Path, split: str = 'validation') -> set[str]:
-    return {path.stem for path in (root / 'images' / split).iterdir()}
-
-
-def table(root: Path, name: str, split: str = 'validation') -> Path:
-    return root / f'challenge-2019-{split}-segmentation-{name}.csv'
-
-
-@pytest.fixture
-def root(tmp_path) -> Path:
-    return tmp_path / 'data'
-
-
 def test_the_whole_challenge_is_prepared_as_if_it_had_been_there(challenge, demo, root, tmp_path):
     result = run_tool(*arguments(challenge, root, split=('train', 'validation')))
     assert result.returncode == 0, result.stderr
@@ -88,6 +34,7 @@ def test_the_whole_challenge_is_prepared_as_if_it_had_been_there(challenge, demo
     (there / 'demo_data.json').unlink()
     kept = {name.replace('full_csvs/', ''): data for name, data in files_of(root).items()}
     assert kept == {name: data for name, data in files_of(there).items() if data != EMPTY_ZIP}
+    assert all(path.is_symlink() for path in root.glob('*-segmentation-*.csv'))  # kept once
     for folder in (root, there):
         prepared(folder, 'train', 'validation')
     for split in ('train', 'validation'):
@@ -296,113 +243,6 @@ def test_an_archive_that_somebody_fetched_half_is_refused(challenge, demo, root)
     archive.parent.mkdir(parents=True)
     archive.write_bytes(b'half')
     assert_one_line_error(download(challenge, root), str(archive), 'not the official file (4 bytes')
-
-
-def running(server: Server, root: Path, *more) -> subprocess.Popen:
-    return subprocess.Popen([sys.executable, *arguments(server, root, *more)], cwd=REPOSITORY,
-                            stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-
-
-@pytest.fixture
-def stalled(challenge, root):
-    """A run that has half of the masks CSV and waits for the rest."""
-    name = f'{CHALLENGE}/{table(root, "masks").name}'
-    half = (challenge.folder / name).stat().st_size // 2
-    until = threading.Event()
-    challenge.faults[name].append(stall(half, until))
-    process = running(challenge, root)
-    try:
-        wait_until(lambda: [path for path in root.rglob('*masks.csv*.part')
-                            if path.stat().st_size == half])
-        yield process
-    finally:
-        process.kill()
-        process.wait()
-        until.set()
-
-
-def test_a_killed_run_goes_on_where_it_was(stalled, challenge, demo, root):
-    stalled.send_signal(signal.SIGKILL)
-    stalled.wait()
-    before = len(challenge.requests)
-    downloaded(challenge, root)
-    again = [each for each in challenge.requests[before:] if each.method == 'GET'
-             and each.path.startswith(CHALLENGE) and each.path.endswith('.csv')]
-    half = (demo / table(root, 'masks').name).stat().st_size // 2
-    assert ('GET', f'{CHALLENGE}/{table(root, "masks").name}', f'bytes={half}-') in again
-    assert len(again) < 4  # those that were whole are not fetched again
-    assert table(root, 'masks').read_bytes() == table(demo, 'masks').read_bytes()
-    assert not list(root.rglob('*.part'))
-    prepared(root, 'validation')
-
-
-def test_a_second_run_at_the_same_time_is_refused(stalled, challenge, root):
-    assert_one_line_error(download(challenge, root), 'another run is downloading into this folder')
-    assert stalled.poll() is None
-
-
-def test_ctrl_c_is_one_word_and_leaves_no_half_file(stalled, challenge, root):
-    stalled.send_signal(signal.SIGINT)
-    out, err = stalled.communicate(timeout=30)
-    assert (stalled.returncode, out, err.splitlines()[-1]) == (130, '', 'interrupted')
-    assert 'Traceback' not in err
-    assert not table(root, 'masks').exists()
-    downloaded(challenge, root)
-    assert challenge.gets('segmentation-masks')[-1].range is not None
-
-
-def test_progress_has_the_rate_and_the_time_left(challenge, root):
-    ours, theirs = os.openpty()  # a terminal, where every step is drawn
-    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack('4H', 40, 120, 0, 0))
-    result = subprocess.run([sys.executable, *arguments(challenge, root)], cwd=REPOSITORY,
-                            stdout=subprocess.DEVNULL, stderr=theirs, check=False)
-    os.close(theirs)
-    shown = b''
-    with contextlib.suppress(OSError), open(ours, 'rb', buffering=0) as terminal:
-        while block := terminal.read(4096):
-            shown += block
-    assert result.returncode == 0
-    shown = shown.decode()
-    assert re.search(r'CSVs: 100%.*[kM]B/s\]', shown)
-    assert re.search(r'images, validation: 100%.* 8/8 \[\d\d:\d\d<00:00, +[\d.]+image/s, '
-                     r'[\d.]+ MB/s\]', shown)
-
-
-def test_parts_of_images_that_a_killed_run_left_are_removed(challenge, demo, root):
-    folder = root / 'images' / 'validation'
-    folder.mkdir(parents=True)
-    (folder / '.0123456789abcdef.jpg.part').write_bytes(b'half')
-    downloaded(challenge, root)
-    assert images_of(root) == {path.stem for path in (demo / 'images' / 'validation').iterdir()}
-
-
-def test_a_bad_line_harms_nothing(challenge, demo, root):
-    for path in sorted(challenge.folder.rglob('*')):
-        name = path.relative_to(challenge.folder).as_posix()
-        if path.is_file() and 'train' not in name:
-            trouble = [[cut(path.stat().st_size // 2)], [answer(503, Retry_After='0')], [spoil],
-                       []][len(name) % 4] if name.endswith(('.csv', '.json', '.zip')) \
-                else [[cut(100)], [answer(500)], [spoil], []][ord(name[-5]) % 4]
-            challenge.faults[name].extend(trouble)
-    downloaded(challenge, root)
-    assert images_of(root) == {path.stem for path in (demo / 'images' / 'validation').iterdir()}
-    for path in (*root.glob('images/*/*'), *root.glob('masks/*'), *root.glob('*.csv')):
-        assert path.read_bytes() == (demo / path.relative_to(root)).read_bytes()
-
-
-def test_a_full_disk_is_one_line_and_the_next_run_goes_on(challenge, demo, root):
-    masks = challenge.folder / CHALLENGE / table(root, 'masks').name
-    masks.unlink()
-    header, *rows = table(demo, 'masks').read_bytes().splitlines(keepends=True)
-    masks.write_bytes(b''.join([header, *rows * 200]))
-    assert masks.stat().st_size > 200_000
-    code = ('import resource, runpy, sys; '
-            'resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, resource.RLIM_INFINITY)); '
-            'sys.argv = sys.argv[1:]; runpy.run_path(sys.argv[0], run_name="__main__")')
-    result = run_tool('-c', code, *arguments(challenge, root))
-    assert_one_line_error(result, f'full_csvs/{masks.name}: File too large')
-    downloaded(challenge, root)
-    assert challenge.gets(masks.name)[-1].range == 'bytes=100000-'
 
 
 def test_without_the_client_the_command_says_how_to_get_it(server, root, tmp_path):
