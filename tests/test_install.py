@@ -82,8 +82,8 @@ def test_the_pinned_versions_are_within_what_the_package_asks_for():
 
 
 def test_the_package_asks_for_all_that_is_pinned_with_dependencies():
-    assert set(declared('plots', 'mm')) == set(pins('runtime')) | {'torch', 'packaging'}
-    assert set(EXTRAS) == {'plots', 'mm', 'evaluator', 'tests'}
+    assert set(declared('plots', 'download', 'mm')) == set(pins('runtime')) | {'torch', 'packaging'}
+    assert set(EXTRAS) == {'plots', 'download', 'mm', 'evaluator', 'tests'}
     for extra, file in (('evaluator', 'tf_evaluator'), ('tests', 'tests')):
         assert {Requirement(text).name for text in EXTRAS[extra]} == set(pins(file))
 
@@ -102,7 +102,9 @@ def test_nothing_is_pinned_that_nobody_imports():
 @pytest.mark.parametrize(('folder', 'extras'), [
     *((f'projects/openimages/{name}', ['plots']) for name in (
         'common', 'metric', 'data', 'challenge', 'submissions', 'visualization', 'demo')),
-    ('projects', ['plots', 'mm']), ('tools', ['plots', 'mm']), ('evaluation', ['evaluator']),
+    ('projects/openimages/download', ['download']),
+    ('projects', ['plots', 'download', 'mm']), ('tools', ['plots', 'mm']),
+    ('evaluation', ['evaluator']),
 ])
 def test_every_import_is_asked_for(folder, extras):
     beside = pins('mm') if 'mm' in extras else {}

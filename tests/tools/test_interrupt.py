@@ -8,7 +8,9 @@ from tests.helpers import REPOSITORY, run_tool
 
 TOOLS = sorted(path.name for path in (REPOSITORY / 'tools').glob('*.py')
                if path.name != 'setup_environment.py')  # it imports the standard library only
-IMPORTS_LATE = {'trim_checkpoint.py': ('in.pth', 'out.pth')}  # not for --help
+IMPORTS_LATE = {  # not for --help
+    'trim_checkpoint.py': ('in.pth', 'out.pth'),
+    'download.py': ('--release', 'v7', '--split', 'test', '--data-root', '.')}
 
 # Python runs this at its start: Ctrl-C comes when numpy is asked for, which every command needs.
 INTERRUPTED_AT_NUMPY = '''

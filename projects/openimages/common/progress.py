@@ -10,17 +10,19 @@ from tqdm import tqdm
 
 
 def progress(iterable: Iterable | None = None, *, total: int | None = None, desc: str = '',
-             unit: str = 'it') -> tqdm:
+             unit: str = 'it', scaled: bool = False) -> tqdm:
     """A progress bar on stderr with rate and time left.
 
     On a terminal it moves. In a log file it is a line every ten seconds, and none for what is done
-    in two, so that a log stays readable and still shows that the work goes on.
+    in two, so that a log stays readable and still shows that the work goes on. ``scaled`` writes
+    large numbers with k, M, G.
     """
     if sys.stderr.isatty():
-        return tqdm(iterable, total=total, desc=desc, unit=unit, dynamic_ncols=True,
-                    mininterval=0.2, smoothing=0.1)
-    return tqdm(iterable, total=total, desc=desc, unit=unit, file=_Lines(sys.stderr), ncols=100,
-                mininterval=10.0, delay=2.0, smoothing=0.1, ascii=True)
+        return tqdm(iterable, total=total, desc=desc, unit=unit, unit_scale=scaled,
+                    dynamic_ncols=True, mininterval=0.2, smoothing=0.1)
+    return tqdm(iterable, total=total, desc=desc, unit=unit, unit_scale=scaled,
+                file=_Lines(sys.stderr), ncols=100, mininterval=10.0, delay=2.0, smoothing=0.1,
+                ascii=True)
 
 
 class _Lines:
