@@ -12,8 +12,6 @@ model = dict(
         mask_head=dict(class_agnostic=True)),
     train_cfg=dict(rcnn=dict(assigner=dict(ignore_group_of=False))),
     test_cfg=dict(rcnn=dict(score_thr=1e-3, max_per_img=300)))
-train_dataloader = dict(
-    sampler=dict(_delete_=True, type='SoftClassAwareSampler'),
-    dataset=dict(learn_boxes_without_masks=True))
+train_dataloader = dict(dataset=dict(learn_boxes_without_masks=True))
 val_evaluator = dict(expand_hierarchy=False)
 test_evaluator = val_evaluator

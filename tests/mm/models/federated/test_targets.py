@@ -158,7 +158,7 @@ def test_a_region_matched_below_half_an_overlap_keeps_its_instance():
 ])
 def test_each_ingredient_can_be_switched_off_alone(off, targets, weights):
     found, found_weights = targets_of(one_region(0, [1.0], [DOG]), known=(DOG, ANIMAL),
-                                      missing=(CUP,), **{off: False})
+                                      missing=(CUP,), unknown_on_objects=0.5, **{off: False})
     assert found == targets.tolist()
     assert {label: found_weights[label] for label in weights} == weights
 
