@@ -23,7 +23,9 @@ from tests.helpers import write_classes
 WIDTH, HEIGHT = 40, 30
 PREFIX = 'challenge-2019-validation'
 BOXES, MASKS, LABELS = (f'{PREFIX}-segmentation-{name}.csv' for name in ('bbox', 'masks', 'labels'))
+ROTATIONS = 'validation-images-with-rotation.csv'
 MASK = 'a_m0cat_f0.png'
+SUSPECT = '1d5ef05c8da80e31'
 
 
 def png(left: int, right: int, top: int, bottom: int, width=WIDTH, height=HEIGHT) -> bytes:
@@ -66,6 +68,8 @@ class Split:
     pngs: dict[str, bytes] = field(default_factory=lambda: {MASK: png(4, 20, 6, 18)})
     images: dict[str, bytes] = field(default_factory=lambda: {'a': jpeg(), 'b': jpeg(1)})
     archives: dict[str, bytes] = field(default_factory=dict)
+    rotations: list[str] = field(default_factory=list)
+    missing: dict[str, str] = field(default_factory=dict)
 
     def prepare(self, root: Path, skip_bad: bool = True) -> tuple[dict, str]:
         """Write the files, prepare the split, and return both reports."""
@@ -75,6 +79,9 @@ class Split:
                         'PredictedIoU,Clicks', self.masks),
                 (LABELS, 'ImageID,LabelName,Confidence', self.labels)):
             (root / name).write_text('\n'.join([header, *rows]) + '\n', encoding='utf-8')
+        if self.rotations:
+            (root / ROTATIONS).write_text('\n'.join(['ImageID,Title,Rotation', *self.rotations]),
+                                          encoding='utf-8')
         for folder in ('masks', 'images/validation'):
             (root / folder).mkdir(parents=True)
         for image_id, data in self.images.items():
@@ -86,7 +93,7 @@ class Split:
             (root / 'masks' / name).write_bytes(data)
         classes = write_classes(root)
         folder = prepare_split(root, 'validation', LabelSpace.read(*classes), classes,
-                               PrepareOptions(skip_bad=skip_bad)).folder
+                               PrepareOptions(skip_bad=skip_bad, missing=self.missing)).folder
         return (json.loads((folder / 'report.json').read_text(encoding='utf-8')),
                 (folder / 'report.txt').read_text(encoding='utf-8'))
 
@@ -97,11 +104,10 @@ class Finding:
 
     change: Callable[[Split], object]
     words: str
-    file: str = MASKS
+    file: str | None = MASKS
     row: int | None = 2
     image_id: str | None = 'a'
     instance: int | None = None
-    with_it: str | None = None  # another kind that cannot but come along
 
     def as_json(self) -> dict:
         values = dataclasses.asdict(self)
@@ -123,11 +129,16 @@ def add_lone_mask(split: Split) -> None:
     split.pngs['a_m0dog_f1.png'] = png(20, 36, 15, 27)
 
 
+def add_suspect_image(split: Split) -> None:
+    split.labels.append(f'{SUSPECT},/m/0cat,0')
+    split.images[SUSPECT] = jpeg()
+
+
 FINDINGS = {
     'broken_row': Finding(lambda split: split.boxes.append('a,/m/0cat,0.1'),
                           "3 columns, expected 7: 'a,/m/0cat,0.1'", BOXES, 4, None),
-    'duplicate_row': Finding(lambda split: split.boxes.append(split.boxes[1]),
-                             'says again what row 3 says', BOXES, 4, 'b'),
+    'contradicting_row': Finding(lambda split: split.labels.append('a,/m/0cup,1'),
+                                 'the same label with another Confidence than row 4', LABELS, 5),
     'unknown_class': Finding(lambda split: split.labels.append('b,/m/0zebra,1'),
                              "unknown class '/m/0zebra'", LABELS, 5, 'b'),
     'box_outside_image': Finding(lambda split: split.boxes.append('a,/m/0cup,0.1,1.5,0.2,0.3,0'),
@@ -143,17 +154,16 @@ FINDINGS = {
                                    None),
     'missing_mask': Finding(lambda split: split.pngs.clear(), 'no such file in the mask archives'),
     'broken_mask': Finding(set_mask(b'GIF'), 'not a PNG'),
+    'repeated_row': Finding(lambda split: split.boxes.append(split.boxes[1]),
+                            'says again what row 3 says', BOXES, 4, 'b'),
     'mask_without_box': Finding(add_lone_mask, 'no box of its class', row=3),
     'distant_join': Finding(set_mask_row(0.11, 0.5, 0.2, 0.6), f'is 0.01 from that in row 2 of '
                             f'{BOXES}', instance=0),
     'empty_mask': Finding(set_mask(png(0, 0, 0, 0)), 'no pixel is set', instance=0),
     'mask_outside_box': Finding(set_mask(png(4, 23, 6, 18)), 'reaches 3 pixels outside',
                                 instance=0),
-    'size_mismatch': Finding(set_mask(png(2, 10, 3, 9, WIDTH // 2, HEIGHT // 2)),
-                             '20x15 pixels, the image has 40x30', instance=0),
     'shape_mismatch': Finding(set_mask(png(2, 10, 6, 18, WIDTH // 2, HEIGHT)),
-                              '20x30 pixels, the image has 40x30', instance=0,
-                              with_it='size_mismatch'),
+                              '20x30 pixels, the image has 40x30', instance=0),
     'box_without_area': Finding(lambda split: split.boxes.append('a,/m/0cat,0.3,0.3,0.7,0.8,0'),
                                 'box without area: [0.3, 0.3, 0.7, 0.8]', BOXES, 4),
     'unverified_class': Finding(lambda split: split.labels.remove('b,/m/0dog,1'),
@@ -162,6 +172,14 @@ FINDINGS = {
                             'class is absent', BOXES, 4, 'a', 1),
     'rotated_image': Finding(lambda split: split.images.update(b=jpeg(6)), 'EXIF orientation 6',
                              'images/validation/b.jpg', None, 'b'),
+    'rotated_original': Finding(
+        lambda split: split.rotations.extend(['a,"6"", wide",0.0', 'x,,180.0', 'b,"two\nlines",',
+                                              'b,,270.0']),
+        'turned by 270.0 degrees', ROTATIONS, 6, 'b'),
+    'suspect_image': Finding(add_suspect_image, 'public solutions leave it out', None, None,
+                             SUSPECT),
+    'missing_file': Finding(lambda split: split.missing.update(segmentable='no list'),
+                            'segmentable: no list', None, None, None),
     'extra_image': Finding(lambda split: split.images.update(c=jpeg()), 'no CSV mentions it',
                            'images/validation/c.jpg', None, 'c'),
 }
@@ -183,7 +201,7 @@ def test_finding_is_reported_with_its_place_and_nothing_else_is(tmp_path, kind):
     finding, split = FINDINGS[kind], Split()
     finding.change(split)
     report, text = split.prepare(tmp_path, skip_bad=kind in BAD_KINDS)
-    assert set(report['problems']) == {kind, finding.with_it or kind}
+    assert set(report['problems']) == {kind}
     found = report['problems'][kind]
     assert found['meaning'] == {**BAD_KINDS, **NOTE_KINDS}[kind]
     assert found['stops'] == (kind in BAD_KINDS)
@@ -192,8 +210,10 @@ def test_finding_is_reported_with_its_place_and_nothing_else_is(tmp_path, kind):
     message = row.pop('message')
     assert row == finding.as_json() and finding.words in message
     heading = text.splitlines().index(f'  {kind:<22}{1:>12,}  {found["meaning"]}')
-    place = Path(finding.file).name + (f' row {finding.row}' if finding.row else '')
-    assert text.splitlines()[heading + 1] == f'      {place}: {message}'
+    place = Path(finding.file or '').name + (f' row {finding.row}' if finding.row else '')
+    shown = f'{place}: {message}' if place else message
+    assert text.splitlines()[heading + 1] == f'      {shown}'
+    assert f'{"Problems" if found["stops"] else "Notes"} (all' in text
 
 
 @pytest.mark.parametrize('kind', BAD_KINDS)
@@ -224,7 +244,7 @@ def test_findings_are_counted_and_the_first_are_shown(tmp_path, monkeypatch):
     split.boxes += [f'a,/m/0cat,0.3,0.3,0.{n},0.8,0' for n in range(7)]
     split.labels += ['a,/m/0cat,1'] * 8
     report, text = split.prepare(tmp_path)
-    for kind, count, first in (('box_without_area', 7, 4), ('duplicate_row', 8, 5)):
+    for kind, count, first in (('box_without_area', 7, 4), ('repeated_row', 8, 5)):
         found = report['problems'][kind]
         assert found['count'] == count
         assert [row['row'] for row in found['rows']] == list(range(first, first + 6))

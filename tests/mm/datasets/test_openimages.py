@@ -144,7 +144,8 @@ def test_indices_and_subsets_pick_items(demo_root, indices, expected):
     assert dataset.get_subset(indices).data_list.tolist() == expected
     assert len(dataset) == 24
     dataset.get_subset_(indices)
-    assert [dataset.get_data_info(i)['img_id'] - 1 for i in range(len(dataset))] == expected
+    image_ids = [dataset.index.image_ids[row] for row in expected]
+    assert [dataset.get_data_info(i)['image_id'] for i in range(len(dataset))] == image_ids
 
 
 def test_classes_by_image_equal_the_loop_over_items(demo_root):

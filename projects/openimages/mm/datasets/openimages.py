@@ -23,6 +23,7 @@ from mmdet.registry import DATASETS
 from mmengine.dataset.base_dataset import force_full_init
 
 from projects.openimages.common.errors import UserError
+from projects.openimages.data.export.coco import coco_image_id
 from projects.openimages.data.index import PreparedIndex
 from projects.openimages.labels import LabelSpace
 from projects.openimages.masks import compress_counts
@@ -143,7 +144,7 @@ class OpenImagesInstanceDataset(BaseDetDataset):
         """One image's annotations, built from the index.
 
         Returns:
-            ``img_path``, ``img_id`` (int, row + 1, as in ``coco.json``), ``image_id`` (str),
+            ``img_path``, ``img_id`` (int, as in ``coco.json``), ``image_id`` (str),
             ``height``, ``width``, ``seg_map_path`` (None), ``sample_idx``, ``instances`` (each
             ``bbox`` [x1, y1, x2, y2] in pixels, ``bbox_label``, ``mask`` (RLE), ``ignore_flag``,
             ``group_of``); ``verified_labels``: (L, 2) int64, each row a label and 1 where it is
@@ -155,7 +156,7 @@ class OpenImagesInstanceDataset(BaseDetDataset):
         image_id = index.image_id(row)
         info = {
             'img_path': os.path.join(self.data_prefix['img'], f'{image_id}.jpg'),
-            'img_id': row + 1, 'image_id': image_id, 'seg_map_path': None,
+            'img_id': coco_image_id(image_id), 'image_id': image_id, 'seg_map_path': None,
             'height': int(index.heights[row]), 'width': int(index.widths[row]),
             'verified_labels': self._verified_labels(row),
             'sample_idx': int(idx) if idx >= 0 else len(self) + int(idx)}
