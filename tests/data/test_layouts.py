@@ -92,3 +92,134 @@ def test_every_layout_of_every_release_prepares_to_the_same(root, reference, rel
     report = json.loads((root / f'prepared/{SPLIT}/report.json').read_text('utf-8'))
     assert not [kind for kind, found in report['problems'].items() if found['stops']]
     assert report['release'] == ('challenge' if release == 'challenge' else 'v7')
+
+
+def prepare_with_tool(root: Path, *arguments, split: str = SPLIT):
+    result = run_tool('tools/prepare_data.py', '--data-root', root, '--split', split,
+                      '--workers', 1, *arguments)
+    assert result.returncode == 0, result.stderr
+    return result
+
+
+def lines_of(text: str) -> list[str]:
+    return [' '.join(line.split()) for line in text.splitlines()]
+
+
+def test_files_of_v7_are_named_as_they_are_taken(root):
+    as_release(root, 'v7', (SPLIT,))
+    without_challenge(root)
+    lines = lines_of(prepare_with_tool(root).stderr)
+    for line in ('classes oidv7-class-descriptions-boxable.csv',
+                 'hierarchy bbox_labels_600_hierarchy.json',
+                 'segmentable oidv7-classes-segmentation.txt',
+                 f'{SPLIT}, full release, V5 to V7', 'boxes validation-annotations-bbox.csv',
+                 'labels oidv7-val-annotations-human-imagelabels.csv',
+                 'masks validation-annotations-object-segmentation.csv', f'images images/{SPLIT}'):
+        assert line in lines
+    assert not [line for line in lines if 'NOT FOUND' in line]
+    assert open_prepared(root, SPLIT).label_space.num_classes == 300
+
+
+def test_missing_lists_are_never_silent(root):
+    """Without the two files everything can be prepared: with 301 classes and no labels."""
+    as_release(root, 'v7', (SPLIT,))
+    without_challenge(root)
+    for name in ('oidv7-classes-segmentation.txt', 'oidv7-val-annotations-human-imagelabels.csv'):
+        (root / name).unlink()
+    result = prepare_with_tool(root, '--skip', 'missing_image')  # that of the class without masks
+    lost = [line for line in lines_of(result.stderr) if 'NOT FOUND' in line]
+    assert len(lost) == 2
+    assert 'classes-segmentation.txt: all classes' in lost[0]
+    assert 'oidv*-validation-annotations-human-imagelabels.csv' in lost[1]
+    assert 'no class is verified' in lost[1]
+    report = json.loads((root / f'prepared/{SPLIT}/report.json').read_text('utf-8'))
+    assert report['problems']['missing_file']['count'] == 2
+    assert 'missing_file' in result.stdout
+    index = open_prepared(root, SPLIT)
+    assert index.label_space.num_classes == 301 and not len(index.label_class_ids)
+
+
+def test_labels_of_images_without_boxes_are_counted_and_not_kept(root, reference):
+    as_release(root, 'v7', (SPLIT,))
+    without_challenge(root)
+    prepare(root, SPLIT)
+    index = open_prepared(root, SPLIT)
+    assert list(index.image_ids) == list(contents(reference))
+    counts = json.loads((root / f'prepared/{SPLIT}/report.json').read_text('utf-8'))['counts']
+    labels = len(reference.label_class_ids)
+    assert counts['label_rows'] == 4 * labels + 1
+    assert counts['rows_of_other_images'] + counts['rows_of_other_classes'] - 1 + 2 * len(
+        index.label_class_ids) == counts['label_rows']
+
+
+def test_newest_of_several_label_files_is_taken(root):
+    as_release(root, 'v7', (SPLIT,))
+    for name in ('validation-annotations-human-imagelabels-boxable.csv',
+                 'oidv6-validation-annotations-human-imagelabels.csv'):
+        shutil.copy(root / 'oidv7-val-annotations-human-imagelabels.csv', root / name)
+    files = find_split(root, SPLIT, 'v7')
+    assert files.labels.name == 'oidv6-validation-annotations-human-imagelabels.csv'
+    files.labels.unlink()
+    assert find_split(root, SPLIT, 'v7').labels.name.startswith('oidv7-val-')
+
+
+def test_challenge_and_release_lie_side_by_side(root, prepared_data):
+    as_release(root, 'v7', (SPLIT,))
+    boxes = root / 'validation-annotations-bbox.csv'
+    boxes.write_text(''.join(boxes.read_text('utf-8').splitlines(True)[:-1]), 'utf-8')
+    prepare_with_tool(root)
+    prepare_with_tool(root, '--release', 'v7', '--out', root / 'prepared_v7')
+    path = f'prepared/{SPLIT}/index.arrow'
+    assert (root / path).read_bytes() == (prepared_data / path).read_bytes()
+    other = PreparedIndex.open(root / f'prepared_v7/{SPLIT}/index.arrow')
+    lone = json.loads((root / f'prepared_v7/{SPLIT}/report.json').read_text('utf-8'))
+    assert lone['release'] == 'v7'
+    assert other.num_instances + 1 == open_prepared(root, SPLIT).num_instances + len(
+        lone['problems'].get('mask_without_box', {'rows': []})['rows'])
+    taken = {path.name for path in find_split(root, SPLIT).archives}
+    assert taken and all(name.startswith('challenge-2019') for name in taken)
+    assert taken == {f'challenge-2019-{path.name}'
+                     for path in find_split(root, SPLIT, 'v7').archives}
+
+
+def test_files_of_the_other_release_are_pointed_out(root):
+    as_release(root, 'v5', (SPLIT,))
+    (root / f'challenge-2019-{SPLIT}-segmentation-bbox.csv').unlink()
+    result = run_tool('tools/prepare_data.py', '--data-root', root, '--split', SPLIT)
+    assert_one_line_error(result, f'no challenge-2019-{SPLIT}-segmentation-bbox.csv',
+                          '--release v7 takes those')
+
+
+def test_coco_json_names_the_folders_of_shards(root, reference):
+    move_images(root, SPLIT, 'images/validation_{shard}')
+    prepare(root, SPLIT)
+    coco = json.loads((root / f'prepared/{SPLIT}/coco.json').read_text('utf-8'))
+    assert [image['file_name'] for image in coco['images']] == [
+        f'validation_{image_id[0]}/{image_id}.jpg' for image_id in reference.image_ids]
+
+
+def test_missing_image_of_a_shard_is_said(root, reference):
+    move_images(root, SPLIT, 'images/validation_{shard}')
+    image_id = reference.image_ids[0]
+    (root / f'images/validation_{image_id[0]}/{image_id}.jpg').unlink()
+    with pytest.raises(UserError, match=rf'{image_id}\.jpg: no such image'):
+        prepare(root, SPLIT)
+
+
+def test_test_images_of_the_challenge_are_a_split(root):
+    (root / 'images/test').rename(root / 'images/challenge2018')
+    result = prepare_with_tool(root, split='challenge2018')
+    assert 'annotations NOT FOUND: this split has images only' in lines_of(result.stderr)
+    index = open_prepared(root, 'challenge2018')
+    assert index.num_images == len(list((root / 'images/challenge2018').iterdir()))
+    assert f'images {index.num_images} of 99,999' in ' '.join(result.stdout.split())
+
+
+def test_release_is_the_one_that_is_there(tmp_path, root):
+    assert find_release(tmp_path).name == 'challenge'
+    assert find_release(root).name == 'challenge'
+    as_release(root, 'v7', (SPLIT,))
+    assert find_release(root).name == 'challenge'
+    assert find_classes(root, release='v7').segmentable.name == 'oidv7-classes-segmentation.txt'
+    without_challenge(root)
+    assert find_release(root).name == 'v7'
