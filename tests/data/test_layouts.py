@@ -209,7 +209,7 @@ def test_missing_image_of_a_shard_is_said(root, reference):
 def test_test_images_of_the_challenge_are_a_split(root):
     (root / 'images/test').rename(root / 'images/challenge2018')
     result = prepare_with_tool(root, split='challenge2018')
-    assert 'annotations NOT FOUND: this split has images only' in lines_of(result.stderr)
+    assert 'annotations none: a split of images only' in lines_of(result.stderr)
     index = open_prepared(root, 'challenge2018')
     assert index.num_images == len(list((root / 'images/challenge2018').iterdir()))
     assert f'images {index.num_images} of 99,999' in ' '.join(result.stdout.split())

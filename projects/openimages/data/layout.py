@@ -81,8 +81,8 @@ class SplitFiles:
         """For people: which file was taken for what, and what was not found."""
         yield f'{self.split}, {self.release.title}'
         if self.boxes is None:
-            yield _line('annotations', self.root, None,
-                        self.missing.get('annotations', 'this split has images only'))
+            yield ('  annotations  ' + (f'NOT FOUND: {self.missing["annotations"]}'
+                                        if self.missing else 'none: a split of images only'))
         for name in ('boxes', 'labels', 'masks') if self.boxes else ():
             yield _line(name, self.root, getattr(self, name), self.missing.get(name, ''))
         if self.masks:
@@ -205,8 +205,9 @@ def _first(root: Path, names: tuple[str, ...], split: str = '') -> Path | None:
 
 
 def _matches(root: Path, pattern: str) -> list[Path]:
-    """Files of a pattern, the newest release's first."""
-    return [root / name for name in sorted(glob.glob(pattern, root_dir=root), reverse=True)]
+    """Files of a pattern, the newest release's first; in ``annotations`` as CVAT has them."""
+    return [folder / name for folder in (root, root / 'annotations')
+            for name in sorted(glob.glob(pattern, root_dir=folder), reverse=True)]
 
 
 @dataclass(frozen=True)

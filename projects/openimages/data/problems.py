@@ -44,7 +44,7 @@ NOTE_KINDS = {
     'rotated_original': 'images that the image CSV turns, which nothing here does: boxes and masks '
                         'are for the pixels as stored',
     'suspect_image': 'images that public solutions leave out, kept',
-    'extra_image': 'images in the folder that no CSV mentions, not in the index',
+    'extra_image': 'images in the folder of which the CSVs say nothing of use, not in the index',
     'missing_file': 'official files that were not found and change what is prepared',
 }
 

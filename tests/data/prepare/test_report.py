@@ -14,7 +14,9 @@ import pytest
 from PIL import Image
 
 from projects.openimages.common.errors import UserError
-from projects.openimages.data import problems
+from projects.openimages.data import layout, problems
+from projects.openimages.data.official.releases import CHALLENGE, Published
+from projects.openimages.data.prepare import report as report_module
 from projects.openimages.data.prepare.run import PrepareOptions, prepare_split
 from projects.openimages.data.problems import BAD_KINDS, NOTE_KINDS
 from projects.openimages.labels import LabelSpace
@@ -71,8 +73,8 @@ class Split:
     rotations: list[str] = field(default_factory=list)
     missing: dict[str, str] = field(default_factory=dict)
 
-    def prepare(self, root: Path, skip_bad: bool = True) -> tuple[dict, str]:
-        """Write the files, prepare the split, and return both reports."""
+    def write(self, root: Path) -> None:
+        """Write the files."""
         for name, header, rows in (
                 (BOXES, 'ImageID,LabelName,XMin,XMax,YMin,YMax,IsGroupOf', self.boxes),
                 (MASKS, 'MaskPath,ImageID,LabelName,BoxID,BoxXMin,BoxXMax,BoxYMin,BoxYMax,'
@@ -83,7 +85,7 @@ class Split:
             (root / ROTATIONS).write_text('\n'.join(['ImageID,Title,Rotation', *self.rotations]),
                                           encoding='utf-8')
         for folder in ('masks', 'images/validation'):
-            (root / folder).mkdir(parents=True)
+            (root / folder).mkdir(parents=True, exist_ok=True)
         for image_id, data in self.images.items():
             (root / f'images/validation/{image_id}.jpg').write_bytes(data)
         with zipfile.ZipFile(root / f'masks/{PREFIX}-masks-a.zip', 'w') as archive:
@@ -91,9 +93,14 @@ class Split:
                 archive.writestr(name, data)
         for name, data in self.archives.items():
             (root / 'masks' / name).write_bytes(data)
+
+    def prepare(self, root: Path, skip_bad: bool = True, **options) -> tuple[dict, str]:
+        """Write the files, prepare the split, and return both reports."""
+        self.write(root)
         classes = write_classes(root)
         folder = prepare_split(root, 'validation', LabelSpace.read(*classes), classes,
-                               PrepareOptions(skip_bad=skip_bad, missing=self.missing)).folder
+                               PrepareOptions(skip_bad=skip_bad, missing=self.missing,
+                                              **options)).folder
         return (json.loads((folder / 'report.json').read_text(encoding='utf-8')),
                 (folder / 'report.txt').read_text(encoding='utf-8'))
 
@@ -252,3 +259,96 @@ def test_findings_are_counted_and_the_first_are_shown(tmp_path, monkeypatch):
         shown = text.splitlines()[heading + 1:heading + 7]
         assert all(f'row {first + n}: ' in line for n, line in enumerate(shown[:-1]))
         assert shown[-1] == f'      and {count - 5} more'
+
+
+@pytest.mark.parametrize(('published', 'lines'), [
+    (Published(1, 1), ['Complete: all 1 images and 1 masks that are published.']),
+    (Published(3, 1), ['Not what is published, counting images with masks',
+                       'images 1 of 3, 2 missing', 'masks 1 of 1']),
+    (Published(0, 4000), ['Not what is published', 'masks 1 of 4,000, 3,999 missing']),
+    (Published(1, 0), None),  # none is published, so nothing is said
+])
+def test_counts_are_compared_with_the_published_ones(tmp_path, monkeypatch, published, lines):
+    monkeypatch.setattr(layout, 'CHALLENGE', dataclasses.replace(
+        CHALLENGE, published={'validation': published}))
+    report, text = Split().prepare(tmp_path, skip_bad=False)
+    shown = [' '.join(line.split()) for line in text.splitlines()]
+    if lines is None:
+        assert 'published' not in report and 'published' not in text
+        return
+    first = shown.index(lines[0])
+    assert shown[first:first + len(lines)] == lines
+    assert report['published']['complete'] == lines[0].startswith('Complete')
+    assert report['published']['masks'] == 1
+
+
+def test_masks_that_are_missing_do_not_count_as_there(tmp_path, monkeypatch):
+    monkeypatch.setattr(layout, 'CHALLENGE', dataclasses.replace(
+        CHALLENGE, published={'validation': Published(1, 1)}))
+    split = Split()
+    split.pngs.clear()
+    assert split.prepare(tmp_path)[0]['published']['complete'] is False
+
+
+@pytest.mark.parametrize('split', ['test', 'challenge2018'])
+def test_test_images_of_the_wrong_release_are_called_so(tmp_path, monkeypatch, split):
+    monkeypatch.setattr(report_module, 'RELEASE_TEST_IMAGES', 2)
+    Split().write(tmp_path)
+    for name in 'ab':
+        image = tmp_path / f'images/{split}/{name}.jpg'
+        image.parent.mkdir(exist_ok=True)
+        image.write_bytes(jpeg())
+    classes = write_classes(tmp_path)
+    folder = prepare_split(tmp_path, split, LabelSpace.read(*classes), classes,
+                           PrepareOptions()).folder
+    text = (folder / 'report.txt').read_text('utf-8')
+    assert 'images               2 of 99,999, 99,997 missing' in text
+    assert 'test images of the full release; those of the challenge are challenge2018' in text
+
+
+def test_scaled_masks_are_a_count_and_no_problem(tmp_path):
+    split = Split()
+    split.pngs[MASK] = png(2, 10, 3, 9, WIDTH // 2, HEIGHT // 2)
+    report, text = split.prepare(tmp_path, skip_bad=False)
+    assert report['counts']['masks_scaled'] == 1 and report['problems'] == {}
+    assert 'scaled to the size of their image 1' in ' '.join(text.split())
+
+
+def test_one_kind_is_skipped_and_another_still_stops(tmp_path):
+    split = Split()
+    split.images.pop('b')
+    split.boxes.append('a,/m/0cup,0.1,1.5,0.2,0.3,0')
+    with pytest.raises(UserError, match=r'XMax 1\.5.* \(--skip box_outside_image goes on'):
+        split.prepare(tmp_path, skip_bad=False, skip=frozenset({'missing_image'}))
+    with pytest.raises(UserError, match=r'no such image \(--skip missing_image goes on without\)'):
+        split.prepare(tmp_path, skip_bad=False, skip=frozenset({'box_outside_image'}))
+    report, _ = split.prepare(tmp_path, skip_bad=False,
+                              skip=frozenset({'missing_image', 'box_outside_image'}))
+    assert set(report['problems']) == {'missing_image', 'box_outside_image'}
+
+
+@pytest.mark.parametrize('rows', [
+    ['a,/m/0cat,0.1,0.5,0.2,0.6,0', 'b,/m/0dog,0.0,1.0,0.0,1.0,1'],
+    ['a,/m/0cat,0.1,0.5,0.2,0.6,-1'],  # nobody looked: no contradiction
+])
+def test_agreeing_repeats_stop_nothing_and_add_nothing(tmp_path, rows):
+    split = Split()
+    split.boxes += rows
+    split.labels += split.labels
+    split.masks += split.masks
+    report, _ = split.prepare(tmp_path, skip_bad=False)
+    assert report['problems']['repeated_row']['count'] == len(rows) + 4
+    assert set(report['problems']) == {'repeated_row'}
+    assert report['counts']['instances'] == 2 and report['counts']['masks'] == 1
+    assert report['counts']['labels'] == 3
+
+
+def test_contradicting_rows_keep_the_first(tmp_path):
+    split = Split()
+    split.boxes.append('b,/m/0dog,0.0,1.0,0.0,1.0,0')
+    split.labels.append('a,/m/0cup,1')
+    split.masks.append(mask_row(MASK, '/m/0cat', 0.3, 0.5, 0.2, 0.6))
+    report, _ = split.prepare(tmp_path)
+    assert report['problems']['contradicting_row']['count'] == 3
+    assert report['counts']['group_of'] == 1 and report['counts']['labels_present'] == 2
+    assert report['counts']['masks'] == 1 and report['counts']['instances'] == 2

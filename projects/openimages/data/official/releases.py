@@ -1,8 +1,8 @@
 """The releases of Open Images with masks: their files' names, what is published of them, traps.
 
 Two are known: the 2019 challenge (300 classes) and the full release, V5 to V7 (350 classes). All
-names of official files are here and nowhere else. A name is a glob pattern below the data root;
-``{split}`` stands for the split, which the validation files of V7 call ``val``.
+names of official files are here and nowhere else. A name is a glob pattern below the data root or
+its folder ``annotations``; ``{split}`` stands for the split, which V7 calls ``val`` in one name.
 
 Sources: https://storage.googleapis.com/openimages/web/challenge2019.html,
 https://storage.googleapis.com/openimages/web/download_v7.html and, for the counts,
@@ -66,7 +66,7 @@ class Release:
 
 
 _IMAGES = ('{split}-images-boxable-with-rotation.csv', '{split}-images-with-rotation.csv',
-           '{split}/metadata/image_ids.csv')
+           'image_ids_and_rotation.csv', '{split}/metadata/image_ids.csv')
 
 CHALLENGE = Release(
     name='challenge', title='challenge 2019',

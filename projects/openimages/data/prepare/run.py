@@ -215,7 +215,7 @@ def _read_rows(files: SplitFiles, label_space: LabelSpace, on_disk: Mapping[str,
     known = read_sizes_csv(options.sizes, log) if options.sizes else None
     if files.boxes is not None:
         annotations = read_annotations(files, label_space, log)
-        _note_extra_images(annotations, on_disk or {}, log)
+        _note_extra_images(files, annotations, on_disk or {}, log)
         if options.choice:
             annotations = choose_classes(annotations, options.choice)
     elif on_disk is not None:
@@ -245,11 +245,13 @@ def _images_on_disk(folders: Sequence[Path], *, needed: bool) -> dict[str, Path]
     return found
 
 
-def _note_extra_images(annotations: Annotations, on_disk: Mapping[str, Path],
+def _note_extra_images(files: SplitFiles, annotations: Annotations, on_disk: Mapping[str, Path],
                        log: ProblemLog) -> None:
+    reason = ('no CSV mentions it' if files.is_challenge
+              else 'no box and no mask of it is of a class in use')
     extra = sorted(on_disk.keys() - set(annotations.image_ids))
     log.notes('extra_image', len(extra), (
-        Problem('extra_image', 'no CSV mentions it', f'{on_disk[image_id] / image_id}.jpg', None,
+        Problem('extra_image', reason, f'{on_disk[image_id] / image_id}.jpg', None,
                 image_id) for image_id in extra))
 
 
