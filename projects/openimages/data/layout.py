@@ -155,7 +155,7 @@ def find_split(root: str | os.PathLike, split: str, release: str | None = None) 
     archives, mask_folders = _find_mask_files(root, of, split)
     return SplitFiles(root, split, of, boxes, labels, masks,
                       _first(root, of.images, split) if boxes else None,
-                      _find_image_folders(root, split), archives, mask_folders)
+                      find_image_folders(root, split), archives, mask_folders)
 
 
 def _hint(root: Path, release: Release, split: str) -> str:
@@ -186,8 +186,11 @@ def _find_mask_files(root: Path, release: Release,
                       *(folder for folder in bases[1:] if has_files(folder, '.png')))
 
 
-def _find_image_folders(root: Path, split: str) -> tuple[Path, ...]:
-    """The split's own folder, the image archives' shards, FiftyOne's folder: all that exist."""
+def find_image_folders(root: Path, split: str) -> tuple[Path, ...]:
+    """The split's own folder, the image archives' shards, FiftyOne's folder: all that exist.
+
+    Where none does, it is the split's own, ``images/<split>``.
+    """
     usual = root / 'images' / split
     others = (*(root / 'images' / f'{split}_{shard}' for shard in SHARDS), root / split / 'data',
               *(root / f'{split}_{shard}' for shard in SHARDS), root / split)
