@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from projects.openimages.common.errors import UserError
+from projects.openimages.data.official.releases import SHARDS
 
 
 def file_names(folder: Path, suffix: str) -> list[str]:
@@ -36,6 +37,12 @@ def has_files(folder: Path, suffix: str) -> bool:
         return False
     with os.scandir(folder) as entries:
         return any(entry.name.endswith(suffix) for entry in entries)
+
+
+def shards_of(folder: Path) -> list[Path]:
+    """The folders ``<folder>_0`` to ``<folder>_f`` that are there: unpacked image archives."""
+    shards = (folder.with_name(f'{folder.name}_{shard}') for shard in SHARDS)
+    return [shard for shard in shards if shard.is_dir()]
 
 
 def image_path(folders: Sequence[Path], image_id: str) -> Path:

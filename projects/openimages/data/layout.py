@@ -15,13 +15,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from projects.openimages.common.errors import UserError
-from projects.openimages.data.folders import has_files
+from projects.openimages.data.folders import has_files, shards_of
 from projects.openimages.data.official.release_classes import read_release_classes
 from projects.openimages.data.official.releases import (
     CHALLENGE,
     FULL,
     RELEASES,
-    SHARDS,
     TEST_SPLITS,
     Release,
     patterns_of,
@@ -192,8 +191,7 @@ def find_image_folders(root: Path, split: str) -> tuple[Path, ...]:
     Where none does, it is the split's own, ``images/<split>``.
     """
     usual = root / 'images' / split
-    others = (*(root / 'images' / f'{split}_{shard}' for shard in SHARDS), root / split / 'data',
-              *(root / f'{split}_{shard}' for shard in SHARDS), root / split)
+    others = (*shards_of(usual), root / split / 'data', *shards_of(root / split), root / split)
     found = [folder for folder in others if has_files(folder, '.jpg')]
     return (usual, *found) if usual.is_dir() or not found else tuple(found)
 

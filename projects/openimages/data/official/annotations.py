@@ -187,8 +187,8 @@ def _read_labels(files: SplitFiles, space: LabelSpace, others: Sequence[CsvColum
         table = _read(files.labels, _LABEL_NUMBERS, log)
         return table, {'label_rows': len(table), 'rows_of_other_classes': 0}
     mids = pa.array(space.mids, pa.large_string())
-    image_ids = pa.array({image_id for table in others
-                          for image_id in distinct(table['ImageID']).values}, pa.large_string())
+    image_ids = pa.chunked_array(chunk for table in others for chunk in table['ImageID'].cast(
+        pa.large_string()).chunks).unique()
     counts = dict.fromkeys(('label_rows', 'rows_of_other_images', 'rows_of_other_classes'), 0)
 
     def keep(rows: pa.Table) -> pa.ChunkedArray:

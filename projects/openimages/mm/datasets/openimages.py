@@ -15,6 +15,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping, Sequence
 from functools import cached_property, lru_cache
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -24,6 +25,7 @@ from mmengine.dataset.base_dataset import force_full_init
 
 from projects.openimages.common.errors import UserError
 from projects.openimages.data.export.coco import coco_image_id
+from projects.openimages.data.folders import image_path, shards_of
 from projects.openimages.data.index import PreparedIndex
 from projects.openimages.labels import LabelSpace
 from projects.openimages.masks import compress_counts
@@ -45,7 +47,8 @@ class OpenImagesInstanceDataset(BaseDetDataset):
             loss, as ``FederatedRoIHead`` does.
         serialize_data: may only be False; the annotations stay in the mapped file.
         options: the other arguments of ``BaseDetDataset``: ``data_root``, ``data_prefix``
-            (key ``img``), ``pipeline``, ``indices``, ``test_mode``, ``lazy_init``, ``max_refetch``,
+            (key ``img``, a folder; where it is not there, the shards ``<folder>_0`` to ``_f``
+            of the image archives are taken), ``pipeline``, ``indices``, ``test_mode``, ``lazy_init``, ``max_refetch``,
             ``backend_args``, ``return_classes``.
 
     Attributes:
@@ -73,6 +76,8 @@ class OpenImagesInstanceDataset(BaseDetDataset):
         super()._join_prefix()
         self.ann_file = os.fspath(self.ann_file)
         self._index = PreparedIndex.open(self.ann_file)
+        folder = Path(self.data_prefix.get('img', ''))
+        self._shards = [] if folder.is_dir() else shards_of(folder)
         names = self.label_space.names
         self._metainfo.setdefault('classes', names)
         self._metainfo['classes'] = tuple(self._metainfo['classes'])
@@ -155,7 +160,7 @@ class OpenImagesInstanceDataset(BaseDetDataset):
         index = self._index
         image_id = index.image_id(row)
         info = {
-            'img_path': os.path.join(self.data_prefix['img'], f'{image_id}.jpg'),
+            'img_path': self._image_path(image_id),
             'img_id': coco_image_id(image_id), 'image_id': image_id, 'seg_map_path': None,
             'height': int(index.heights[row]), 'width': int(index.widths[row]),
             'verified_labels': self._verified_labels(row),
@@ -168,6 +173,11 @@ class OpenImagesInstanceDataset(BaseDetDataset):
             info['caption_prompt'] = self.caption_prompt
             info['custom_entities'] = True
         return info
+
+    def _image_path(self, image_id: str) -> str:
+        if self._shards:
+            return os.fspath(image_path(self._shards, image_id))
+        return os.path.join(self.data_prefix['img'], f'{image_id}.jpg')
 
     def _instances(self, row: int, height: int, width: int) -> list[dict]:
         label_of_class = self._label_list
