@@ -1,7 +1,7 @@
 """A split of two images, line by line as the files of V6 are, in the folders of Datumaro and CVAT.
 
-Headers, flags of -1, a class list with a header, a BoxID that looks like a number, an image of which
-only a label is known, one mask.
+Headers, flags of -1, a class list with a header, a BoxID that looks like a number, one mask, and an
+image of which only a label is known.
 """
 
 import json

@@ -173,7 +173,7 @@ def _find_mask_files(root: Path, release: Release,
     flat = (root / 'masks' / split, *(folder / name.removesuffix('-')
                                       for folder in (root, root / 'masks') for name in names))
     bases = tuple(dict.fromkeys((root, root / 'masks', *flat)))
-    for name in names:  # those of another release are no substitute while there are its own
+    for name in dict.fromkeys(names):  # those of another release do only where its own are not
         found = [path for base in bases for path in sorted(base.glob(f'{name}?*'))
                  if '-' not in path.name.removeprefix(name)]
         archives = tuple(path for path in found if path.suffix == '.zip')

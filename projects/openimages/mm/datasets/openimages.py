@@ -48,8 +48,8 @@ class OpenImagesInstanceDataset(BaseDetDataset):
         serialize_data: may only be False; the annotations stay in the mapped file.
         options: the other arguments of ``BaseDetDataset``: ``data_root``, ``data_prefix``
             (key ``img``, a folder; where it is not there, the shards ``<folder>_0`` to ``_f``
-            of the image archives are taken), ``pipeline``, ``indices``, ``test_mode``, ``lazy_init``, ``max_refetch``,
-            ``backend_args``, ``return_classes``.
+            of the image archives are taken), ``pipeline``, ``indices``, ``test_mode``,
+            ``lazy_init``, ``max_refetch``, ``backend_args``, ``return_classes``.
 
     Attributes:
         data_list: (len,) int64, the index row of each item.
