@@ -208,6 +208,8 @@ def test_missing_image_of_a_shard_is_said(root, reference):
 
 def test_test_images_of_the_challenge_are_a_split(root):
     (root / 'images/test').rename(root / 'images/challenge2018')
+    with pytest.raises(UserError, match=r'images/test: no such.*; challenge2018 is there'):
+        prepare(root, 'test')
     result = prepare_with_tool(root, split='challenge2018')
     assert 'annotations none: a split of images only' in lines_of(result.stderr)
     index = open_prepared(root, 'challenge2018')

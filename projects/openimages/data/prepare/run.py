@@ -46,6 +46,7 @@ from projects.openimages.data.official.annotations import (
 from projects.openimages.data.official.class_choice import ClassChoice, choose_classes
 from projects.openimages.data.official.image_sizes import look_up_sizes, read_sizes_csv
 from projects.openimages.data.official.known_images import note_known_images
+from projects.openimages.data.official.releases import CHALLENGE_TEST
 from projects.openimages.data.prepare.fingerprint import (
     STATE_FILE,
     describe_inputs,
@@ -235,7 +236,9 @@ def _images_on_disk(folders: Sequence[Path], *, needed: bool) -> dict[str, Path]
     """The folder of every image; None without any folder, where that is allowed."""
     if not folders[0].is_dir():
         if needed:
-            raise UserError('no such folder (the images); --sizes prepares without them',
+            other = folders[0].with_name(CHALLENGE_TEST)
+            hint = f'; {other.name} is there, and is a split' if other.is_dir() else ''
+            raise UserError(f'no such folder (the images); --sizes prepares without them{hint}',
                             path=folders[0])
         return None
     found = {name.removesuffix('.jpg'): folder for folder in reversed(folders)
