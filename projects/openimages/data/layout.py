@@ -173,13 +173,14 @@ def _find_mask_files(root: Path, release: Release,
     flat = (root / 'masks' / split, *(folder / name.removesuffix('-')
                                       for folder in (root, root / 'masks') for name in names))
     bases = tuple(dict.fromkeys((root, root / 'masks', *flat)))
-    for name in dict.fromkeys(names):  # those of another release do only where its own are not
+    archives: tuple[Path, ...] = ()
+    folders: list[Path] = []
+    for name in dict.fromkeys(names):
         found = [path for base in bases for path in sorted(base.glob(f'{name}?*'))
                  if '-' not in path.name.removeprefix(name)]
-        archives = tuple(path for path in found if path.suffix == '.zip')
-        folders = tuple(path for path in found if path.is_dir() and path not in flat)
-        if archives or folders:
-            break
+        folders += [path for path in found if path.is_dir() and path not in flat]
+        # Another release's archives do where its own are not.
+        archives = archives or tuple(path for path in found if path.suffix == '.zip')
     of_fiftyone = sorted((root / split / 'labels' / 'masks').glob('?'))
     return archives, (*folders, *of_fiftyone,
                       *(folder for folder in bases[1:] if has_files(folder, '.png')))
