@@ -7,6 +7,10 @@ and ground truth have their full size; only decoding is cheaper than with the re
 benchmarks/prepare_speed.py measures that.
 
     python benchmarks/prepare_full_size.py --images 848512 --folder DIR
+    python benchmarks/prepare_full_size.py --images 848512 --folder DIR --v7-label-rows 58800000
+
+With ``--v7-label-rows`` the files are those of V7, whose image labels are so many, nearly all of
+images that have no box.
 """
 
 from __future__ import annotations
@@ -20,7 +24,9 @@ import tempfile
 import threading
 import time
 import zipfile
+from dataclasses import dataclass
 from pathlib import Path
+from typing import TextIO
 
 import numpy as np
 from prepare_speed import HEX, draw_mask, encode_png
@@ -41,26 +47,59 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument('--workers', type=int, default=os.cpu_count() or 1)
     parser.add_argument('--folder', type=Path, help='keep the generated files here')
     parser.add_argument('--seed', type=int, default=0)
+    parser.add_argument('--v7-label-rows', type=int, metavar='N',
+                        help="V7's files, with N rows of image labels (it has 58.8 million)")
+    parser.add_argument('--no-coco', action='store_true')
     return parser.parse_args()
 
 
-def write_classes(folder: Path) -> list[str]:
+@dataclass(frozen=True)
+class Names:
+    """What a release calls its files, and the columns that the challenge does not have."""
+
+    classes: str
+    hierarchy: str
+    boxes: str
+    masks: str
+    labels: str
+    archive: str
+    box_header: str = 'ImageID,LabelName,XMin,XMax,YMin,YMax,IsGroupOf'
+    box_row: str = '{image_id},{mid},{box},{group}'
+    label_header: str = 'ImageID,LabelName,Confidence'
+    label_row: str = '{image_id},{mid},{sign}'
+
+
+CHALLENGE = Names('challenge-2019-classes-description-segmentable.csv',
+                  'challenge-2019-label300-segmentable-hierarchy.json',
+                  'challenge-2019-train-segmentation-bbox.csv',
+                  'challenge-2019-train-segmentation-masks.csv',
+                  'challenge-2019-train-segmentation-labels.csv',
+                  'challenge-2019-train-masks-{}.zip')
+V7 = Names('oidv7-class-descriptions-segmentable.csv', 'bbox_labels_600_hierarchy.json',
+           'oidv6-train-annotations-bbox.csv', 'train-annotations-object-segmentation.csv',
+           'oidv7-train-annotations-human-imagelabels.csv', 'train-masks-{}.zip',
+           'ImageID,Source,LabelName,Confidence,XMin,XMax,YMin,YMax,IsOccluded,IsTruncated,'
+           'IsGroupOf,IsDepiction,IsInside', '{image_id},xclick,{mid},1,{box},0,0,{group},0,-1',
+           'ImageID,Source,LabelName,Confidence', '{image_id},verification,{mid},{sign}')
+
+
+def write_classes(folder: Path, names: Names) -> list[str]:
     mids = [f'/m/0c{n:03}' for n in range(NUM_CLASSES)]
-    (folder / 'challenge-2019-classes-description-segmentable.csv').write_text(
+    (folder / names.classes).write_text(
         ''.join(f'{mid},class {n}\n' for n, mid in enumerate(mids)), encoding='utf-8')
     tree = {'LabelName': '/m/0bl9f', 'Subcategory': [
         {'LabelName': mids[top], 'Subcategory': [{'LabelName': mid} for mid in mids[25 + top::25]]}
         for top in range(25)]}
-    (folder / 'challenge-2019-label300-segmentable-hierarchy.json').write_text(
-        json.dumps(tree), encoding='utf-8')
+    (folder / names.hierarchy).write_text(json.dumps(tree), encoding='utf-8')
     return mids
 
 
-def generate(folder: Path, count: int, seed: int) -> None:
+def generate(folder: Path, count: int, seed: int, label_rows: int | None) -> None:
     """Write the layout; boxes in the two CSVs differ in their decimals, as the official ones do."""
     rng = np.random.default_rng(seed)
     folder.mkdir(parents=True, exist_ok=True)
-    mids = write_classes(folder)
+    names = CHALLENGE if label_rows is None else V7
+    mids = write_classes(folder, names)
     pngs = []
     while len(pngs) < PNGS:
         mask = draw_mask(rng, SIZE[0] // 5, SIZE[1] // 5)
@@ -72,29 +111,41 @@ def generate(folder: Path, count: int, seed: int) -> None:
     image_ids = [f'{HEX[n * 16 // count]}{image_id[1:]}' for n, image_id in enumerate(image_ids)]
     (folder / 'sizes.csv').write_text('ImageID,ImageWidth,ImageHeight\n' + ''.join(
         f'{image_id},{SIZE[0]},{SIZE[1]}\n' for image_id in image_ids), encoding='utf-8')
-    prefix = f'{folder}/challenge-2019-train-segmentation'
     (folder / 'masks').mkdir(exist_ok=True)
-    with (open(f'{prefix}-bbox.csv', 'w') as boxes, open(f'{prefix}-masks.csv', 'w') as masks,
-          open(f'{prefix}-labels.csv', 'w') as labels):
-        boxes.write('ImageID,LabelName,XMin,XMax,YMin,YMax,IsGroupOf\n')
+    with (open(folder / names.boxes, 'w') as boxes, open(folder / names.masks, 'w') as masks,
+          open(folder / names.labels, 'w') as labels):
+        boxes.write(names.box_header + '\n')
         masks.write('MaskPath,ImageID,LabelName,BoxID,BoxXMin,BoxXMax,BoxYMin,BoxYMax,'
                     'PredictedIoU,Clicks\n')
-        labels.write('ImageID,LabelName,Confidence\n')
+        labels.write(names.label_header + '\n')
+        if label_rows is not None:
+            write_other_labels(rng, labels, label_rows - count * LABELS_PER_IMAGE)
         for character in tqdm(HEX, desc='generating'):
-            path = folder / 'masks' / f'challenge-2019-train-masks-{character}.zip'
+            path = folder / 'masks' / names.archive.format(character)
             with zipfile.ZipFile(path, 'w') as archive:
                 for image_id in image_ids:
                     if image_id[0] == character:
-                        write_image(rng, image_id, mids, pngs, (boxes, masks, labels, archive))
+                        write_image(rng, image_id, mids, pngs, names,
+                                    (boxes, masks, labels, archive))
+
+
+def write_other_labels(rng: np.random.Generator, labels: TextIO, count: int) -> None:
+    """Labels of images without boxes, seven an image, of 20,000 classes, as in V7."""
+    for start in tqdm(range(0, count, 70_000), desc='labels of other images'):
+        size = min(70_000, count - start)
+        image_ids = np.repeat(rng.integers(1 << 62, 1 << 63, -(-size // 7)), 7)[:size].tolist()
+        classes = rng.integers(0, 20_000, size).tolist()
+        labels.writelines(f'{image_id:016x},verification,/m/0d{c},{c & 1}\n'
+                          for image_id, c in zip(image_ids, classes, strict=True))
 
 
 def write_image(rng: np.random.Generator, image_id: str, mids: list[str], pngs: list,
-                files: tuple) -> None:
+                names: Names, files: tuple) -> None:
     boxes, masks, labels, archive = files
     count = min(int(rng.geometric(0.75 / MASKS_PER_IMAGE)), 100)
     classes = rng.permutation(NUM_CLASSES)[:LABELS_PER_IMAGE].tolist()
     for n, c in enumerate(classes):
-        labels.write(f'{image_id},{mids[c]},{int(n < 3)}\n')
+        labels.write(names.label_row.format(image_id=image_id, mid=mids[c], sign=int(n < 3)) + '\n')
     choices, chances = rng.integers(0, PNGS, count).tolist(), rng.random(count).tolist()
     shifts = (rng.random(count) * 1e-4).tolist()
     for n in range(count):
@@ -102,8 +153,9 @@ def write_image(rng: np.random.Generator, image_id: str, mids: list[str], pngs: 
         # A box is where its mask is, but for what tells it from its like in the same image.
         box = [min(side + shifts[n], 1) for side in box]
         mid = mids[classes[n % 3]]
-        boxes.write(f'{image_id},{mid},' + ','.join(f'{side:.7f}' for side in box)
-                    + f',{int(chances[n] > 0.95)}\n')
+        boxes.write(names.box_row.format(
+            image_id=image_id, mid=mid, box=','.join(f'{side:.7f}' for side in box),
+            group=int(chances[n] > 0.95)) + '\n')
         if chances[n] < 0.75:
             name = f'{image_id}_{mid[1:].replace("/", "")}_{n:08x}.png'
             masks.write(f'{name},{image_id},{mid},{n:08x},'
@@ -145,10 +197,11 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as temporary:
         folder = arguments.folder or Path(temporary) / 'data'
         if not (folder / 'sizes.csv').exists():
-            generate(folder, arguments.images, arguments.seed)
+            generate(folder, arguments.images, arguments.seed, arguments.v7_label_rows)
         command = [sys.executable, str(ROOT / 'tools' / 'prepare_data.py'), '--data-root',
                    str(folder), '--split', 'train', '--workers', str(arguments.workers),
-                   '--sizes', str(folder / 'sizes.csv')]
+                   '--sizes', str(folder / 'sizes.csv'),
+                   *(['--no-coco'] if arguments.no_coco else [])]
         start = time.perf_counter()
         process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
         peaks: dict[str, float] = {}
@@ -157,7 +210,9 @@ def main() -> None:
         output = process.communicate()[0]
         watcher.join()
         seconds = time.perf_counter() - start
-        print('\n'.join(output.splitlines()[:24]))
+        if process.returncode:
+            raise SystemExit(process.returncode)
+        print('\n'.join(output.splitlines()[:36]))
         print(f'\n{arguments.workers} workers: {seconds:,.0f} s; peak GiB of all processes: '
               + ', '.join(f'{name} {value:.2f}' for name, value in peaks.items()))
         for path in sorted((folder / 'prepared' / 'train').iterdir()):

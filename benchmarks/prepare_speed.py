@@ -41,6 +41,7 @@ from projects.openimages.common.parallel import run_in_order
 from projects.openimages.data.layout import SplitFiles
 from projects.openimages.data.mask_files.archives import MaskPlaces, MaskReader, find_masks
 from projects.openimages.data.mask_files.png import read_mask
+from projects.openimages.data.official.releases import FULL
 from projects.openimages.data.prepare.shards import (
     MASKS_PER_SHARD,
     Shard,
@@ -124,7 +125,7 @@ def measure(function: Callable[[], object]) -> tuple[float, float]:
 
 def split_files(folder: Path) -> SplitFiles:
     archives = tuple(folder / f'train-masks-{c}.zip' for c in HEX)
-    return SplitFiles(folder, 'train', None, None, None, folder, archives, (), False)
+    return SplitFiles(folder, 'train', FULL, None, None, None, None, (folder,), archives, ())
 
 
 def places_of(files: SplitFiles, names: list[str]) -> MaskPlaces:
@@ -189,7 +190,7 @@ def ours(folder: Path, names: list[str], sizes: np.ndarray, workers: int = 1) ->
     files = split_files(folder)
     places = places_of(files, names)
     starts = range(0, len(names), MASKS_PER_SHARD)
-    shards = (Shard(out / f'{start}.npz', None, names[start:start + MASKS_PER_SHARD],
+    shards = (Shard(out / f'{start}.npz', (), names[start:start + MASKS_PER_SHARD],
                     sizes[start:start + MASKS_PER_SHARD].astype(np.int32),
                     np.arange(len(names[start:start + MASKS_PER_SHARD])),
                     names[start:start + MASKS_PER_SHARD],

@@ -17,15 +17,16 @@ if __name__ == '__main__':
 
 from projects.openimages.common.parallel import worker_count
 from projects.openimages.submissions.check import check_submission
-from projects.openimages.submissions.image_list import find_mids, read_image_list
+from projects.openimages.submissions.image_list import count_warning, find_mids, read_image_list
 
 
 def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, allow_abbrev=False)
     parser.add_argument('submission', metavar='FILE', help='the CSV')
     parser.add_argument('--images', required=True, metavar='DIR_or_LIST',
-                        help='what it is for: a folder of images, a prepared index.arrow, a CSV '
-                             'of ids and sizes, or a text file of ids')
+                        help="what it is for: Kaggle's sample submission or another CSV of ids "
+                             'and sizes, a folder of images, a prepared index.arrow, or a text '
+                             'file of ids')
     parser.add_argument('--classes', metavar='CSV',
                         help='the class list (default: the official one in or above the folder, '
                              "or the index's)")
@@ -41,6 +42,9 @@ def main() -> int:
     images = read_image_list(args.images, workers)
     report = check_submission(args.submission, images, mids, workers)
     print(report)
+    warning = count_warning(len(images))
+    if report.format == 'kaggle' and warning:
+        print(f'warning: {warning}', file=sys.stderr)
     for row, message in report.errors:
         place = args.submission if row is None else f'{args.submission}, row {row}'
         print(f'error: {place}: {message}', file=sys.stderr)

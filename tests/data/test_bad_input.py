@@ -61,9 +61,9 @@ def edit_field(path: Path, row: int, field: int, value: str) -> None:
     replace_line(path, row, ','.join(fields) + '\n')
 
 
-def repeat_line(path: Path, row: int) -> None:
+def repeat_line(path: Path, row: int, change=lambda row: row) -> None:
     with open(path, 'a', encoding='utf-8') as file:
-        file.write(line_of(path, row))
+        file.write(change(line_of(path, row).rstrip('\n') + '\n').rstrip('\n') + '\n')
 
 
 def first_image(root: Path) -> Path:
@@ -128,12 +128,16 @@ FAULTS = {
                           'broken_row', 'segmentation-labels.csv, row 4: ', 'Confidence 0.5'),
     'image id that is a path': (lambda root: edit_field(table(root, 'labels'), 4, 0, '../../x'),
                                 'broken_row', 'segmentation-labels.csv, row 4: ', '../../x'),
-    'repeated box': (lambda root: repeat_line(table(root, 'bbox'), 5), 'duplicate_row',
-                     'segmentation-bbox.csv, row LAST: ', 'row 5'),
-    'repeated label': (lambda root: repeat_line(table(root, 'labels'), 5), 'duplicate_row',
-                       'segmentation-labels.csv, row LAST: ', 'row 5'),
-    'repeated mask': (lambda root: repeat_line(table(root, 'masks'), 5), 'duplicate_row',
-                      'segmentation-masks.csv, row LAST: ', 'row 5'),
+    'box that is a group and none': (
+        lambda root: repeat_line(table(root, 'bbox'), 5, lambda row: row[:-2] + '10'[int(row[-2])]),
+        'contradicting_row', 'segmentation-bbox.csv, row LAST: ', 'IsGroupOf than row 5'),
+    'label that is present and absent': (
+        lambda root: repeat_line(table(root, 'labels'), 5,
+                                 lambda row: row[:-2] + '10'[int(row[-2])]),
+        'contradicting_row', 'segmentation-labels.csv, row LAST: ', 'Confidence than row 5'),
+    'mask of two boxes': (
+        lambda root: repeat_line(table(root, 'masks'), 5, lambda row: row.replace('0.', '0.0')),
+        'contradicting_row', 'segmentation-masks.csv, row LAST: ', 'box than row 5'),
     'boxes cut in mid-line': (lambda root: cut_line(table(root, 'bbox')), 'broken_row',
                               'segmentation-bbox.csv, row LAST: ', 'expected 7'),
     'masks cut in mid-line': (lambda root: cut_line(table(root, 'masks')), 'broken_row',

@@ -14,7 +14,7 @@ from projects.openimages.masks import encode_text, rle_from_crop
 from projects.openimages.submissions import check, formats
 from projects.openimages.submissions.check import check_submission
 from projects.openimages.submissions.formats import HEADERS
-from projects.openimages.submissions.image_list import find_mids, read_image_list
+from projects.openimages.submissions.image_list import count_warning, find_mids, read_image_list
 from tests.helpers import assert_one_line_error, run_tool, write_classes
 
 MIDS = ('/m/0cat', '/m/0dog')
@@ -238,3 +238,34 @@ def test_command_prints_summary_and_errors_with_rows(tmp_path):
     assert result.returncode == 2 and f'error: {path}, row 3: ' in result.stderr
     assert_one_line_error(run_tool('tools/check_submission.py', tmp_path / 'no.csv', *common),
                           'no.csv: no such file')
+
+
+SAMPLE = 'ImageID,ImageWidth,ImageHeight,PredictionString\n'
+
+
+def test_sample_submission_is_the_list_and_another_number_of_images_is_warned_of(tmp_path):
+    classes, _ = write_classes(tmp_path)
+    sample = tmp_path / 'sample_empty_submission.csv'
+    sample.write_text(SAMPLE + 'a,8,6,/m/01g317 1 eNoLSM3ILwEABJkBtA==\nb,5,7,\n')
+    assert read_image_list(sample) == IMAGES
+    path = tmp_path / 'a.csv'
+    command = ('tools/check_submission.py', path, '--images', sample, '--classes', classes)
+    path.write_text('\n'.join([HEADERS['kaggle'], A, B]) + '\n')
+    result = run_tool(*command, '--workers', 1)
+    assert result.returncode == 0 and 'no errors' in result.stdout
+    assert result.stderr.count('warning: ') == 1
+    assert '2 images; the challenge has 99,999 test images, those called challenge2018' in (
+        result.stderr)
+    path.write_text('\n'.join([HEADERS['kaggle'], A]) + '\n')  # b, which the sample has, is missing
+    result = run_tool(*command, '--workers', 1)
+    assert result.returncode == 2 and 'no row' in result.stderr
+    path.write_text(HEADERS['tf'] + '\n')
+    assert 'warning' not in run_tool(*command, '--workers', 1).stderr
+
+
+@pytest.mark.parametrize(('count', 'words'), [
+    (99_999, None), (99_998, '99,998 images; the challenge has 99,999'),
+    (125_436, 'as many as the test images of the full release')])
+def test_only_the_challenges_own_number_of_images_is_not_odd(count, words):
+    warning = count_warning(count)
+    assert warning is None if words is None else words in warning

@@ -17,6 +17,7 @@ from projects.openimages.visualization.contact_sheets import (
     choose_rows,
     contact_sheets,
     find_class,
+    images_outside,
     images_with_class,
     images_with_problem,
     record_instances,
@@ -56,6 +57,8 @@ def data_root(tmp_path, small_labels):
         {'message': 'no pixel either', 'image_id': 'a3', 'row': 6, 'instance': 4},
         {'message': 'of no image', 'file': 'x.csv'},
         {'message': 'an image the index lacks', 'image_id': 'zz'}]},
+        'broken_image': {'count': 2, 'meaning': '', 'rows': [
+            {'message': 'cut short', 'image_id': 'b0'}, {'message': 'gone', 'image_id': 'b1'}]},
         'missing_mask': {'count': 0, 'meaning': '', 'rows': []}}
     (prepared / 'report.json').write_text(json.dumps({'problems': problems}))
     images = folder / 'images' / 'train'
@@ -204,3 +207,33 @@ def test_mistakes_are_told_in_one_line(data_root, tmp_path, options, message):
                       '--out', out, *options)
     assert_one_line_error(result, message)
     assert not out.exists()
+
+
+def test_images_outside_the_index_are_drawn_with_what_is_wrong(index, data_root):
+    Image.new('RGB', (80, 60), (10, 200, 30)).save(data_root / 'images/train/b0.jpg')
+    page = _sheet(index, [], data_root, outside=['b0', 'b1'],
+                  findings={'b0': Finding('cut short'), 'b1': Finding('gone')})
+    assert (np.abs(page.astype(int) - (10, 200, 30)).max(axis=2) < 12).sum() > 4000
+    assert (page == (205, 205, 202)).all(axis=2).sum() > 50_000  # b1 has no file
+    brown = (page.astype(int) - (150, 85, 0) == 0).all(axis=2)
+    assert brown[:, :400].any() and brown[:, 400:].any()
+    both = _sheet(index, [0], data_root, outside=['b0'])
+    assert both.shape[1] == page.shape[1]
+
+
+def test_choice_of_images_outside_the_index(index):
+    ids = ['a0', 'z1', 'z2', 'z3', 'z1']
+    assert images_outside(index, ids, 9, 0) == ['z1', 'z2', 'z3']
+    assert len(images_outside(index, ids, 2, 0)) == 2
+    assert images_outside(index, ids, 2, 0) == images_outside(index, ids, 2, 0)
+    assert images_outside(index, ids, -1, 0) == images_outside(index, ['a0'], 5, 0) == []
+
+
+def test_command_draws_images_outside_the_index_from_any_folder(data_root, tmp_path):
+    (data_root / 'images/train').rename(data_root / 'images/train_a')
+    (data_root / 'prepared').rename(tmp_path / 'elsewhere')
+    out = tmp_path / 'sheet.png'
+    result = run_tool('tools/browse_dataset.py', '--data-root', data_root, '--split', 'train',
+                      '--prepared', tmp_path / 'elsewhere', '--out', out, '--only', 'broken_image')
+    assert result.returncode == 0, result.stderr
+    assert (np.asarray(Image.open(out)) == (205, 205, 202)).all(axis=2).sum() > 100_000

@@ -19,7 +19,7 @@ import csv
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from typing import IO, NamedTuple
 
 import numpy as np
@@ -96,7 +96,7 @@ class CsvColumns:
 
 def read_header(path: str | os.PathLike) -> list[str]:
     """The names of a CSV's columns; a UserError if it is no CSV with a header line."""
-    with _open(path) as file:
+    with open_csv(path) as file:
         return _read_header(file, path)
 
 
@@ -118,11 +118,19 @@ def read_columns(path: str | os.PathLike, types: Mapping[str, pa.DataType], *,
     Raises:
         UserError: no such file or not a file, a column missing from the header, a bad row.
     """
-    table = _read_at_once(path, types, empty, needs_line_end)
+    return read_stream(partial(open_csv, path), path, types, empty=empty,
+                       needs_line_end=needs_line_end, on_bad=on_bad)
+
+
+def read_stream(opener: Callable[[], IO[bytes]], path: str | os.PathLike,
+                types: Mapping[str, pa.DataType], *, empty: Sequence[str] = (),
+                needs_line_end: bool = False, on_bad: OnBadRow | None = None) -> CsvColumns:
+    """The same of bytes that may be opened twice; ``path`` is what messages call them."""
+    table = _read_at_once(opener, path, types, empty, needs_line_end)
     if table is not None:
         return CsvColumns(path, table)
     faults: list[tuple[int, str]] = []
-    texts, lines = _read_row_by_row(path, types, needs_line_end, faults)
+    texts, lines = _read_row_by_row(opener, path, types, needs_line_end, faults)
     table, good = _convert(texts, types, empty, lines, faults)
     for row, message in sorted(faults):
         if on_bad is None:
@@ -131,10 +139,11 @@ def read_columns(path: str | os.PathLike, types: Mapping[str, pa.DataType], *,
     return CsvColumns(path, table, lines[good])
 
 
-def _read_at_once(path: str | os.PathLike, types: Mapping[str, pa.DataType],
-                  empty: Sequence[str], needs_line_end: bool) -> pa.Table | None:
+def _read_at_once(opener: Callable[[], IO[bytes]], path: str | os.PathLike,
+                  types: Mapping[str, pa.DataType], empty: Sequence[str],
+                  needs_line_end: bool) -> pa.Table | None:
     """The columns of a file that has a good record in each of its lines; None of any other."""
-    with _open(path) as file:
+    with opener() as file:
         header = _read_header(file, path)
         for name in types:
             if header.count(name) != 1:
@@ -161,7 +170,8 @@ def _has_empty(column: pa.ChunkedArray) -> bool:
     return column.null_count > 0 or pc.any(pc.equal(column, '')).as_py() is True
 
 
-def _open(path: str | os.PathLike) -> IO[bytes]:
+def open_csv(path: str | os.PathLike) -> IO[bytes]:
+    """Open a file for reading; a UserError if there is none."""
     try:
         return open_regular(path)
     except FileNotFoundError:
@@ -255,7 +265,8 @@ def _parse(body: _Body, header: list[str], convert: pyarrow.csv.ConvertOptions,
         convert_options=convert)
 
 
-def _read_row_by_row(path: str | os.PathLike, wanted: Mapping[str, object], needs_line_end: bool,
+def _read_row_by_row(opener: Callable[[], IO[bytes]], path: str | os.PathLike,
+                     wanted: Mapping[str, object], needs_line_end: bool,
                      faults: list[tuple[int, str]]) -> tuple[pa.Table, np.ndarray]:
     """The wanted fields of the records that are sound as text, and their lines, (R,) int64."""
     skipped: list[pyarrow.csv.InvalidRow] = []
@@ -264,7 +275,7 @@ def _read_row_by_row(path: str | os.PathLike, wanted: Mapping[str, object], need
         skipped.append(row)
         return 'skip'
 
-    with _open(path) as file:
+    with opener() as file:
         header = _read_header(file, path)
         body = _RepairedBody(file)
         try:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -19,7 +19,8 @@ LISTED_PER_KIND = 10_000
 
 BAD_KINDS = {
     'broken_row': 'rows of a CSV that cannot be read, left out',
-    'duplicate_row': 'rows that say again what an earlier row says, left out',
+    'contradicting_row': 'rows that say of the same thing something else than an earlier row, left '
+                         'out',
     'unknown_class': 'rows with a MID that is not in the class list, left out',
     'box_outside_image': 'rows with a box outside 0..1 or with its sides swapped, left out',
     'missing_image': 'images listed in a CSV but absent, left out with all their rows',
@@ -30,17 +31,21 @@ BAD_KINDS = {
     'broken_mask': 'masks that cannot be read, their boxes count as boxes without mask',
 }
 NOTE_KINDS = {
+    'repeated_row': 'rows that say again what an earlier row says, left out',
     'mask_without_box': 'masks with no box of their class near, kept as instances of their own',
     'distant_join': 'masks joined to a box that is further away than rounding explains',
     'empty_mask': 'masks without a pixel, their boxes count as boxes without mask',
     'mask_outside_box': 'masks that reach outside their box',
-    'size_mismatch': 'masks of another size than their image, scaled',
     'shape_mismatch': 'masks of another shape than their image, stretched',
     'box_without_area': 'boxes without width or height, kept',
     'unverified_class': 'boxes of a class that no label verifies in the image, kept',
     'absent_class': 'boxes of a class that a label says is absent from the image, kept',
     'rotated_image': 'images that EXIF turns or mirrors, which some loaders apply and others not',
-    'extra_image': 'images in the folder that no CSV mentions, not in the index',
+    'rotated_original': 'images that the image CSV turns, which nothing here does: boxes and masks '
+                        'are for the pixels as stored',
+    'suspect_image': 'images that public solutions leave out, kept',
+    'extra_image': 'images in the folder of which the CSVs say nothing of use, not in the index',
+    'missing_file': 'official files that were not found and change what is prepared',
 }
 
 
@@ -78,18 +83,19 @@ class ProblemLog:
     """Counts every finding, lists the first ``LISTED_PER_KIND`` of a kind, stops at bad input.
 
     Args:
-        skip_bad: go on after bad input instead of raising.
+        skip: kinds of bad input to go on after instead of raising.
     """
 
-    def __init__(self, skip_bad: bool = False) -> None:
-        self.skip_bad = skip_bad
+    def __init__(self, skip: Collection[str] = ()) -> None:
+        self.skip = frozenset(skip)
         self.counts: dict[str, int] = {}
         self.listed: dict[str, list[Problem]] = {}
 
     def add(self, problem: Problem) -> None:
         """Record one finding; a UserError if it is bad input that must not be skipped."""
-        if problem.kind in BAD_KINDS and not self.skip_bad:
-            raise UserError(problem.message, path=problem.file, row=problem.row)
+        if problem.kind in BAD_KINDS and problem.kind not in self.skip:
+            raise UserError(f'{problem.message} (--skip {problem.kind} goes on without)',
+                            path=problem.file, row=problem.row)
         self.counts[problem.kind] = self.counts.get(problem.kind, 0) + 1
         listed = self.listed.setdefault(problem.kind, [])
         if len(listed) < LISTED_PER_KIND:

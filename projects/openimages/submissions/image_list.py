@@ -1,8 +1,8 @@
 """The images a submission is for: their ids, in order, and their sizes where known.
 
 Four kinds of source are understood: a folder of images, a prepared ``index.arrow``, a CSV with an
-id and a size in each row (``image_id,image_w,image_h`` or ``ImageID,ImageWidth,ImageHeight``), and
-a text file with one id a line.
+id and a size in each row (``image_id,image_w,image_h`` or ``ImageID,ImageWidth,ImageHeight``, as in
+Kaggle's sample submission, which is the challenge's own list), and a text file with one id a line.
 """
 
 from __future__ import annotations
@@ -17,6 +17,11 @@ from projects.openimages.common.errors import UserError
 from projects.openimages.common.files import open_regular
 from projects.openimages.common.parallel import run_in_order
 from projects.openimages.common.progress import progress
+from projects.openimages.data.official.releases import (
+    CHALLENGE,
+    CHALLENGE_TEST,
+    RELEASE_TEST_IMAGES,
+)
 from projects.openimages.labels import read_classes
 from projects.openimages.submissions.formats import (
     image_size,
@@ -54,6 +59,17 @@ def read_image_list(source: str | os.PathLike, workers: int = 1) -> ImageSizes:
     if not sizes:
         raise UserError('no images', path=path)
     return sizes
+
+
+def count_warning(count: int) -> str | None:
+    """What is odd about the number of images of a submission to the challenge; None if nothing."""
+    expected = CHALLENGE.published[CHALLENGE_TEST].images
+    if count == expected:
+        return None
+    hint = (', and these are as many as the test images of the full release'
+            if count == RELEASE_TEST_IMAGES else '')
+    return (f'{count:,} images; the challenge has {expected:,} test images, those called '
+            f'{CHALLENGE_TEST}{hint}')
 
 
 def find_mids(images: str | os.PathLike, classes: str | os.PathLike | None) -> tuple[str, ...]:

@@ -19,6 +19,7 @@ from PIL import Image, ImageDraw
 
 from projects.openimages.common.errors import UserError
 from projects.openimages.common.files import atomic_write, open_regular
+from projects.openimages.data.folders import image_path
 from projects.openimages.data.index import ImageRecord, PreparedIndex
 from projects.openimages.labels import LabelSpace
 from projects.openimages.visualization.drawing import (
@@ -131,10 +132,7 @@ def choose_rows(index: PreparedIndex, num: int, seed: int, *, class_id: int | No
     if class_id is not None:
         rows = images_with_class(index, class_id)
     if image_ids is not None:
-        listed = []
-        for image_id in image_ids:
-            with contextlib.suppress(UserError):
-                listed.append(index.find(image_id))
+        listed = list(_rows_by_id(index, image_ids).values())
         rows = np.intersect1d(rows, np.array(listed, dtype=rows.dtype))
     chosen = np.random.default_rng(seed).permutation(len(rows))[:num]
     return rows[np.sort(chosen)]
@@ -149,24 +147,45 @@ def record_instances(record: ImageRecord, marked: Collection[int] = ()) -> Insta
                      marked=marked)
 
 
-def contact_sheets(index: PreparedIndex, rows: Sequence[int], image_folder: str | os.PathLike,
-                   title: str,
-                   findings: Mapping[str, Finding] | None = None) -> Iterator[Image.Image]:
+def _rows_by_id(index: PreparedIndex, image_ids: Collection[str]) -> dict[str, int]:
+    """The rows of those images that the index holds."""
+    rows = {}
+    for image_id in image_ids:
+        with contextlib.suppress(UserError):
+            rows[image_id] = index.find(image_id)
+    return rows
+
+
+def images_outside(index: PreparedIndex, image_ids: Collection[str], num: int,
+                   seed: int) -> list[str]:
+    """A random choice of at most ``num`` of the images that the index does not hold, by id."""
+    outside = sorted(set(image_ids).difference(_rows_by_id(index, image_ids)))
+    chosen = np.random.default_rng(seed).permutation(len(outside))[:max(num, 0)]
+    return [outside[n] for n in np.sort(chosen)]
+
+
+def contact_sheets(index: PreparedIndex, rows: Sequence[int], image_folders: Path | Sequence[Path],
+                   title: str, findings: Mapping[str, Finding] | None = None,
+                   outside: Sequence[str] = ()) -> Iterator[Image.Image]:
     """Draw the images of some rows, page after page.
 
     Args:
         index: their annotations.
         rows: which images, in the order of drawing.
-        image_folder: where ``<ImageID>.jpg`` lie; an image that is not there, or cannot be read,
+        image_folders: where ``<ImageID>.jpg`` lie; an image that is not there, or cannot be read,
             becomes a grey field that says so.
         title: heads every page.
         findings: ImageID -> what to print with the image, and which instances to point out.
+        outside: ids of further images, which the index does not hold.
     """
+    folders = [image_folders] if isinstance(image_folders, Path) else list(image_folders)
     per_page = COLUMNS * PAGE_ROWS
-    pages = -(-len(rows) // per_page)
+    items: list[int | str] = [*map(int, rows), *outside]
+    pages = -(-len(items) // per_page)
     for number in range(pages):
-        cells = [_cell(index, int(row), Path(image_folder), findings or {})
-                 for row in rows[number * per_page:(number + 1) * per_page]]
+        cells = [_cell(index, item, folders, findings or {}) if isinstance(item, int)
+                 else _cell_outside(item, folders, findings or {})
+                 for item in items[number * per_page:(number + 1) * per_page]]
         heading = title if pages == 1 else f'{title}   (page {number + 1} of {pages})'
         yield _page(cells, index.label_space, heading)
 
@@ -184,26 +203,44 @@ def write_pages(pages: Iterator[Image.Image], out: Path) -> Iterator[Path]:
 
 @dataclass(frozen=True)
 class _Cell:
-    """An image on a page: its record, its drawing and the lines below."""
+    """An image on a page: its record if it is in the index, its drawing and the lines below."""
 
-    record: ImageRecord
+    record: ImageRecord | None
     thumbnail: Image.Image
     caption: list[tuple[str, Colour]]
 
 
-def _cell(index: PreparedIndex, row: int, folder: Path, findings: Mapping[str, Finding]) -> _Cell:
+def _cell(index: PreparedIndex, row: int, folders: Sequence[Path],
+          findings: Mapping[str, Finding]) -> _Cell:
     record = index.image(row)
     finding = findings.get(record.image_id)
     marked = [] if finding is None else [n - index.instance_rows(row).start
                                          for n in finding.instances]
-    return _Cell(record, _thumbnail(record, folder, marked, index.label_space),
+    return _Cell(record, _thumbnail(record, folders, marked, index.label_space),
                  _caption_lines(record, index.label_space, finding and finding.message))
+
+
+def _cell_outside(image_id: str, folders: Sequence[Path],
+                  findings: Mapping[str, Finding]) -> _Cell:
+    """An image that is not in the index: its picture, if it has one, and why."""
+    image = _read_image(image_path(folders, image_id))
+    caption = [f'{image_id}  not in the index']
+    if isinstance(image, str):
+        image = _placeholder(image)
+    else:
+        caption[0] = f'{image_id}  {image.width}×{image.height}  not in the index'
+        image.thumbnail((CELL_WIDTH, CELL_HEIGHT))
+    lines = [(line, INK) for line in caption]
+    if image_id in findings:
+        lines += [(line, NOTE_INK) for line in _wrap(f'! {findings[image_id].message}',
+                                                     CAPTION_LINES - 1)]
+    return _Cell(None, image, [(fit_text(text, font(), CELL_WIDTH), ink) for text, ink in lines])
 
 
 def _page(cells: list[_Cell], label_space: LabelSpace, heading: str) -> Image.Image:
     columns = min(COLUMNS, len(cells))
     width = max(columns, 2) * CELL_STEP[0] + GUTTER
-    header = _header([cell.record for cell in cells], label_space, heading, width)
+    header = _header([cell.record for cell in cells if cell.record], label_space, heading, width)
     page_rows = -(-len(cells) // columns)
     page = Image.new('RGB', (width, header.height + page_rows * CELL_STEP[1]), PAPER)
     page.paste(header, (0, 0))
@@ -218,22 +255,28 @@ def _page(cells: list[_Cell], label_space: LabelSpace, heading: str) -> Image.Im
     return page
 
 
-def _thumbnail(record: ImageRecord, folder: Path, marked: Collection[int],
+def _thumbnail(record: ImageRecord, folders: Sequence[Path], marked: Collection[int],
                label_space: LabelSpace) -> Image.Image:
     scale = min(CELL_WIDTH / record.width, CELL_HEIGHT / record.height)
     max_side = max(1, int(scale * max(record.width, record.height)))
-    path = folder / f'{record.image_id}.jpg'
-    try:
-        with open_regular(path) as file:
-            image = Image.open(file).convert('RGB')
-    except FileNotFoundError:
-        return _placeholder('no image file')
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError, UserError):
-        return _placeholder('image cannot be read')
+    image = _read_image(image_path(folders, record.image_id))
+    if isinstance(image, str):
+        return _placeholder(image)
     if image.size != (record.width, record.height):
         image = image.resize((record.width, record.height))
     return draw_instances(image, record_instances(record, marked), label_space.names,
                           max_side=max_side)
+
+
+def _read_image(path: Path) -> Image.Image | str:
+    """The picture, or why there is none."""
+    try:
+        with open_regular(path) as file:
+            return Image.open(file).convert('RGB')
+    except FileNotFoundError:
+        return 'no image file'
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError, UserError):
+        return 'image cannot be read'
 
 
 def _placeholder(reason: str) -> Image.Image:

@@ -13,16 +13,17 @@ from projects.openimages.common.errors import UserError
 from projects.openimages.data.layout import SplitFiles
 from projects.openimages.data.mask_files import archives
 from projects.openimages.data.mask_files.archives import EntryError, MaskReader, find_masks
-from projects.openimages.data.problems import ProblemLog
+from projects.openimages.data.official.releases import CHALLENGE
+from projects.openimages.data.problems import BAD_KINDS, ProblemLog
 
 
 class Masks:
     """Zips and folders of one split, and what is found and read in them."""
 
     def __init__(self, zips=(), folders=()) -> None:
-        self._files = SplitFiles(Path(), 'train', None, None, None, Path(), tuple(zips),
-                                 tuple(folders), True)
-        self.log = ProblemLog(skip_bad=True)
+        self._files = SplitFiles(Path(), 'train', CHALLENGE, None, None, None, None, (Path(),),
+                                 tuple(zips), tuple(folders))
+        self.log = ProblemLog(BAD_KINDS)
 
     def read(self, *names: str) -> list[bytes | None]:
         """The bytes of each mask; None where there is no such file."""
@@ -152,8 +153,8 @@ def test_archive_of_other_data_behind_a_prefix_is_read(tmp_path):
 
 def test_archive_that_vanishes_in_mid_work_is_told(tmp_path):
     path = make_zip(tmp_path / '0.zip', a=b'first')
-    reader = MaskReader(SplitFiles(tmp_path, 'train', None, None, None, tmp_path, (path,), (),
-                                   True))
+    reader = MaskReader(SplitFiles(tmp_path, 'train', CHALLENGE, None, None, None, None,
+                                   (tmp_path,), (path,), ()))
     path.unlink()
     with pytest.raises(EntryError, match=r'cannot read .*0\.zip: No such file'):
         reader.read(0, 0, 'a')

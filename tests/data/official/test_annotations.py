@@ -14,8 +14,7 @@ from projects.openimages.data.layout import find_classes, find_split, read_class
 from projects.openimages.data.official.annotations import Annotations, read_annotations
 from projects.openimages.data.official.joining import JOIN_TOLERANCE, join_boxes
 from projects.openimages.data.official.release_classes import read_release_classes
-from projects.openimages.data.problems import ProblemLog
-from tests.data.helpers import open_prepared, prepare
+from projects.openimages.data.problems import BAD_KINDS, ProblemLog
 
 BOX_HEADER = 'ImageID,LabelName,XMin,XMax,YMin,YMax,IsGroupOf'
 MASK_HEADER = ('MaskPath,ImageID,LabelName,BoxID,BoxXMin,BoxXMax,BoxYMin,BoxYMax,'
@@ -35,7 +34,7 @@ def mask_row(name: str, image: str, mid: str, *box: float) -> str:
 
 
 def read(root: Path, space, skip_bad: bool = False) -> tuple[Annotations, ProblemLog]:
-    log = ProblemLog(skip_bad)
+    log = ProblemLog(BAD_KINDS if skip_bad else ())
     return read_annotations(find_split(root, 'validation'), space, log), log
 
 
@@ -196,61 +195,6 @@ def test_segmentable_class_without_description_is_refused(release):
     release[2].write_text('/m/0a\n/m/0zzz\n', encoding='utf-8')
     with pytest.raises(UserError, match=r'row 2: class ./m/0zzz. has no description'):
         read_release_classes(*release)
-
-
-def as_release(root: Path) -> None:
-    """Rename and rewrite the challenge's files of a demo data set as the full release has them."""
-    classes = root / 'challenge-2019-classes-description-segmentable.csv'
-    classes.with_name('class-descriptions-boxable.csv').write_text(
-        'LabelName,DisplayName\n' + classes.read_text(encoding='utf-8'), encoding='utf-8')
-    classes.unlink()
-    (root / 'challenge-2019-label300-segmentable-hierarchy.json').rename(
-        root / 'bbox_labels_600_hierarchy.json')
-    for split, boxes in (('train', 'oidv6-train'), ('validation', 'validation')):
-        old = root / f'challenge-2019-{split}-segmentation-bbox.csv'
-        rows = ['ImageID,Source,LabelName,Confidence,XMin,XMax,YMin,YMax,IsOccluded,IsTruncated,'
-                'IsGroupOf,IsDepiction,IsInside',
-                'ffff,xclick,/m/0notseg,1,0.1,0.2,0.3,0.4,0,0,0,0,0']
-        for line in old.read_text(encoding='utf-8').splitlines()[1:]:
-            image, mid, *box, group = line.split(',')
-            rows.append(','.join([image, 'xclick', mid, '1', *box, '0', '-1', group, '0', '0']))
-        (root / f'{boxes}-annotations-bbox.csv').write_text('\n'.join(rows) + '\n',
-                                                            encoding='utf-8')
-        old.unlink()
-        (root / f'challenge-2019-{split}-segmentation-masks.csv').rename(
-            root / f'{split}-annotations-object-segmentation.csv')
-        old_labels = root / f'challenge-2019-{split}-segmentation-labels.csv'
-        rows = ['ImageID,Source,LabelName,Confidence']
-        for line in old_labels.read_text(encoding='utf-8').splitlines()[1:]:
-            image, mid, sign = line.split(',')
-            rows += [f'{image},verification,{mid},{sign}',
-                     f'{image},crowdsource-verification,{mid},0']
-        (root / f'{split}-annotations-human-imagelabels-boxable.csv').write_text(
-            '\n'.join(rows) + '\n', encoding='utf-8')
-        old_labels.unlink()
-    for archive in (root / 'masks').glob('*.zip'):
-        archive.rename(archive.with_name(archive.name.removeprefix('challenge-2019-')))
-
-
-@pytest.mark.parametrize('split', ['train', 'validation'])
-def test_full_release_prepares_to_the_same_instances(data_root, prepared_data, split):
-    as_release(data_root)
-    prepare(data_root, split)
-    release, challenge = open_prepared(data_root, split), open_prepared(prepared_data, split)
-    assert list(release.image_ids) == list(challenge.image_ids)
-    assert release.boxes.tolist() == challenge.boxes.tolist()
-    assert [release.mask_counts(n) for n in range(release.num_instances)] == [
-        challenge.mask_counts(n) for n in range(challenge.num_instances)]
-    assert release.label_present.tolist() == challenge.label_present.tolist()
-    report = json.loads((data_root / f'prepared/{split}/report.json').read_text(encoding='utf-8'))
-    assert report['counts']['rows_of_other_classes'] == 1
-
-
-def test_full_release_works_without_labels(data_root):
-    as_release(data_root)
-    (data_root / 'validation-annotations-human-imagelabels-boxable.csv').unlink()
-    prepare(data_root, 'validation')
-    assert len(open_prepared(data_root, 'validation').label_class_ids) == 0
 
 
 def test_real_class_list_reads_as_the_challenges(real_data):

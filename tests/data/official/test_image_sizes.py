@@ -17,7 +17,7 @@ from projects.openimages.data.official.image_sizes import (
     read_image_size,
     read_sizes_csv,
 )
-from projects.openimages.data.problems import ProblemLog
+from projects.openimages.data.problems import BAD_KINDS, ProblemLog
 
 END = b'\xff\xd9'
 
@@ -201,7 +201,7 @@ def test_rows_that_contradict_each_other_are_both_named_and_both_left_out(tmp_pa
     with pytest.raises(UserError, match=r'sizes\.csv, row 5: image a has 20x11 pixels here and '
                                         r'20x10 in row 2'):
         read_sizes_csv(path, ProblemLog())
-    log = ProblemLog(skip_bad=True)
+    log = ProblemLog(BAD_KINDS)
     known = read_sizes_csv(path, log)
     assert look_up_sizes(['a', 'b', 'c'], *known).tolist() == [[0, 0], [4, 3], [9, 9]]
     assert log.counts == {'broken_row': 1}

@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from projects.openimages.data.layout import CHALLENGE_CLASSES
 from projects.openimages.data.mask_files.png import PackedMask
+from projects.openimages.data.official.releases import CHALLENGE
 from projects.openimages.data.prepare import fingerprint, run, shards
 from projects.openimages.data.prepare.shards import ShardResult
 from tests.data.helpers import archive_of, outputs, prepare, read_rows, table
@@ -230,7 +230,7 @@ def touch_archive(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def touch_class_list(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    os.utime(root / CHALLENGE_CLASSES, (0, 0))
+    os.utime(root / CHALLENGE.classes[0], (0, 0))
 
 
 def touch_image(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -14,7 +14,9 @@ import pytest
 from PIL import Image
 
 from projects.openimages.common.errors import UserError
-from projects.openimages.data import problems
+from projects.openimages.data import layout, problems
+from projects.openimages.data.official.releases import CHALLENGE, Published
+from projects.openimages.data.prepare import report as report_module
 from projects.openimages.data.prepare.run import PrepareOptions, prepare_split
 from projects.openimages.data.problems import BAD_KINDS, NOTE_KINDS
 from projects.openimages.labels import LabelSpace
@@ -23,7 +25,9 @@ from tests.helpers import write_classes
 WIDTH, HEIGHT = 40, 30
 PREFIX = 'challenge-2019-validation'
 BOXES, MASKS, LABELS = (f'{PREFIX}-segmentation-{name}.csv' for name in ('bbox', 'masks', 'labels'))
+ROTATIONS = 'validation-images-with-rotation.csv'
 MASK = 'a_m0cat_f0.png'
+SUSPECT = '1d5ef05c8da80e31'
 
 
 def png(left: int, right: int, top: int, bottom: int, width=WIDTH, height=HEIGHT) -> bytes:
@@ -66,17 +70,22 @@ class Split:
     pngs: dict[str, bytes] = field(default_factory=lambda: {MASK: png(4, 20, 6, 18)})
     images: dict[str, bytes] = field(default_factory=lambda: {'a': jpeg(), 'b': jpeg(1)})
     archives: dict[str, bytes] = field(default_factory=dict)
+    rotations: list[str] = field(default_factory=list)
+    missing: dict[str, str] = field(default_factory=dict)
 
-    def prepare(self, root: Path, skip_bad: bool = True) -> tuple[dict, str]:
-        """Write the files, prepare the split, and return both reports."""
+    def write(self, root: Path) -> None:
+        """Write the files."""
         for name, header, rows in (
                 (BOXES, 'ImageID,LabelName,XMin,XMax,YMin,YMax,IsGroupOf', self.boxes),
                 (MASKS, 'MaskPath,ImageID,LabelName,BoxID,BoxXMin,BoxXMax,BoxYMin,BoxYMax,'
                         'PredictedIoU,Clicks', self.masks),
                 (LABELS, 'ImageID,LabelName,Confidence', self.labels)):
             (root / name).write_text('\n'.join([header, *rows]) + '\n', encoding='utf-8')
+        if self.rotations:
+            (root / ROTATIONS).write_text('\n'.join(['ImageID,Title,Rotation', *self.rotations]),
+                                          encoding='utf-8')
         for folder in ('masks', 'images/validation'):
-            (root / folder).mkdir(parents=True)
+            (root / folder).mkdir(parents=True, exist_ok=True)
         for image_id, data in self.images.items():
             (root / f'images/validation/{image_id}.jpg').write_bytes(data)
         with zipfile.ZipFile(root / f'masks/{PREFIX}-masks-a.zip', 'w') as archive:
@@ -84,9 +93,14 @@ class Split:
                 archive.writestr(name, data)
         for name, data in self.archives.items():
             (root / 'masks' / name).write_bytes(data)
+
+    def prepare(self, root: Path, skip_bad: bool = True, **options) -> tuple[dict, str]:
+        """Write the files, prepare the split, and return both reports."""
+        self.write(root)
         classes = write_classes(root)
         folder = prepare_split(root, 'validation', LabelSpace.read(*classes), classes,
-                               PrepareOptions(skip_bad=skip_bad)).folder
+                               PrepareOptions(skip_bad=skip_bad, missing=self.missing,
+                                              **options)).folder
         return (json.loads((folder / 'report.json').read_text(encoding='utf-8')),
                 (folder / 'report.txt').read_text(encoding='utf-8'))
 
@@ -97,11 +111,10 @@ class Finding:
 
     change: Callable[[Split], object]
     words: str
-    file: str = MASKS
+    file: str | None = MASKS
     row: int | None = 2
     image_id: str | None = 'a'
     instance: int | None = None
-    with_it: str | None = None  # another kind that cannot but come along
 
     def as_json(self) -> dict:
         values = dataclasses.asdict(self)
@@ -123,11 +136,16 @@ def add_lone_mask(split: Split) -> None:
     split.pngs['a_m0dog_f1.png'] = png(20, 36, 15, 27)
 
 
+def add_suspect_image(split: Split) -> None:
+    split.labels.append(f'{SUSPECT},/m/0cat,0')
+    split.images[SUSPECT] = jpeg()
+
+
 FINDINGS = {
     'broken_row': Finding(lambda split: split.boxes.append('a,/m/0cat,0.1'),
                           "3 columns, expected 7: 'a,/m/0cat,0.1'", BOXES, 4, None),
-    'duplicate_row': Finding(lambda split: split.boxes.append(split.boxes[1]),
-                             'says again what row 3 says', BOXES, 4, 'b'),
+    'contradicting_row': Finding(lambda split: split.labels.append('a,/m/0cup,1'),
+                                 'the same label with another Confidence than row 4', LABELS, 5),
     'unknown_class': Finding(lambda split: split.labels.append('b,/m/0zebra,1'),
                              "unknown class '/m/0zebra'", LABELS, 5, 'b'),
     'box_outside_image': Finding(lambda split: split.boxes.append('a,/m/0cup,0.1,1.5,0.2,0.3,0'),
@@ -143,17 +161,16 @@ FINDINGS = {
                                    None),
     'missing_mask': Finding(lambda split: split.pngs.clear(), 'no such file in the mask archives'),
     'broken_mask': Finding(set_mask(b'GIF'), 'not a PNG'),
+    'repeated_row': Finding(lambda split: split.boxes.append(split.boxes[1]),
+                            'says again what row 3 says', BOXES, 4, 'b'),
     'mask_without_box': Finding(add_lone_mask, 'no box of its class', row=3),
     'distant_join': Finding(set_mask_row(0.11, 0.5, 0.2, 0.6), f'is 0.01 from that in row 2 of '
                             f'{BOXES}', instance=0),
     'empty_mask': Finding(set_mask(png(0, 0, 0, 0)), 'no pixel is set', instance=0),
     'mask_outside_box': Finding(set_mask(png(4, 23, 6, 18)), 'reaches 3 pixels outside',
                                 instance=0),
-    'size_mismatch': Finding(set_mask(png(2, 10, 3, 9, WIDTH // 2, HEIGHT // 2)),
-                             '20x15 pixels, the image has 40x30', instance=0),
     'shape_mismatch': Finding(set_mask(png(2, 10, 6, 18, WIDTH // 2, HEIGHT)),
-                              '20x30 pixels, the image has 40x30', instance=0,
-                              with_it='size_mismatch'),
+                              '20x30 pixels, the image has 40x30', instance=0),
     'box_without_area': Finding(lambda split: split.boxes.append('a,/m/0cat,0.3,0.3,0.7,0.8,0'),
                                 'box without area: [0.3, 0.3, 0.7, 0.8]', BOXES, 4),
     'unverified_class': Finding(lambda split: split.labels.remove('b,/m/0dog,1'),
@@ -162,6 +179,14 @@ FINDINGS = {
                             'class is absent', BOXES, 4, 'a', 1),
     'rotated_image': Finding(lambda split: split.images.update(b=jpeg(6)), 'EXIF orientation 6',
                              'images/validation/b.jpg', None, 'b'),
+    'rotated_original': Finding(
+        lambda split: split.rotations.extend(['a,"6"", wide",0.0', 'x,,180.0', 'b,"two\nlines",',
+                                              'b,,270.0']),
+        'turned by 270.0 degrees', ROTATIONS, 6, 'b'),
+    'suspect_image': Finding(add_suspect_image, 'public solutions leave it out', None, None,
+                             SUSPECT),
+    'missing_file': Finding(lambda split: split.missing.update(segmentable='no list'),
+                            'segmentable: no list', None, None, None),
     'extra_image': Finding(lambda split: split.images.update(c=jpeg()), 'no CSV mentions it',
                            'images/validation/c.jpg', None, 'c'),
 }
@@ -183,7 +208,7 @@ def test_finding_is_reported_with_its_place_and_nothing_else_is(tmp_path, kind):
     finding, split = FINDINGS[kind], Split()
     finding.change(split)
     report, text = split.prepare(tmp_path, skip_bad=kind in BAD_KINDS)
-    assert set(report['problems']) == {kind, finding.with_it or kind}
+    assert set(report['problems']) == {kind}
     found = report['problems'][kind]
     assert found['meaning'] == {**BAD_KINDS, **NOTE_KINDS}[kind]
     assert found['stops'] == (kind in BAD_KINDS)
@@ -192,8 +217,10 @@ def test_finding_is_reported_with_its_place_and_nothing_else_is(tmp_path, kind):
     message = row.pop('message')
     assert row == finding.as_json() and finding.words in message
     heading = text.splitlines().index(f'  {kind:<22}{1:>12,}  {found["meaning"]}')
-    place = Path(finding.file).name + (f' row {finding.row}' if finding.row else '')
-    assert text.splitlines()[heading + 1] == f'      {place}: {message}'
+    place = Path(finding.file or '').name + (f' row {finding.row}' if finding.row else '')
+    shown = f'{place}: {message}' if place else message
+    assert text.splitlines()[heading + 1] == f'      {shown}'
+    assert f'{"Problems" if found["stops"] else "Notes"} (all' in text
 
 
 @pytest.mark.parametrize('kind', BAD_KINDS)
@@ -224,7 +251,7 @@ def test_findings_are_counted_and_the_first_are_shown(tmp_path, monkeypatch):
     split.boxes += [f'a,/m/0cat,0.3,0.3,0.{n},0.8,0' for n in range(7)]
     split.labels += ['a,/m/0cat,1'] * 8
     report, text = split.prepare(tmp_path)
-    for kind, count, first in (('box_without_area', 7, 4), ('duplicate_row', 8, 5)):
+    for kind, count, first in (('box_without_area', 7, 4), ('repeated_row', 8, 5)):
         found = report['problems'][kind]
         assert found['count'] == count
         assert [row['row'] for row in found['rows']] == list(range(first, first + 6))
@@ -232,3 +259,96 @@ def test_findings_are_counted_and_the_first_are_shown(tmp_path, monkeypatch):
         shown = text.splitlines()[heading + 1:heading + 7]
         assert all(f'row {first + n}: ' in line for n, line in enumerate(shown[:-1]))
         assert shown[-1] == f'      and {count - 5} more'
+
+
+@pytest.mark.parametrize(('published', 'lines'), [
+    (Published(1, 1), ['Complete: all 1 images and 1 masks that are published.']),
+    (Published(3, 1), ['Not what is published, counting images with masks',
+                       'images 1 of 3, 2 missing', 'masks 1 of 1']),
+    (Published(0, 4000), ['Not what is published', 'masks 1 of 4,000, 3,999 missing']),
+    (Published(1, 0), None),  # none is published, so nothing is said
+])
+def test_counts_are_compared_with_the_published_ones(tmp_path, monkeypatch, published, lines):
+    monkeypatch.setattr(layout, 'CHALLENGE', dataclasses.replace(
+        CHALLENGE, published={'validation': published}))
+    report, text = Split().prepare(tmp_path, skip_bad=False)
+    shown = [' '.join(line.split()) for line in text.splitlines()]
+    if lines is None:
+        assert 'published' not in report and 'published' not in text
+        return
+    first = shown.index(lines[0])
+    assert shown[first:first + len(lines)] == lines
+    assert report['published']['complete'] == lines[0].startswith('Complete')
+    assert report['published']['masks'] == 1
+
+
+def test_masks_that_are_missing_do_not_count_as_there(tmp_path, monkeypatch):
+    monkeypatch.setattr(layout, 'CHALLENGE', dataclasses.replace(
+        CHALLENGE, published={'validation': Published(1, 1)}))
+    split = Split()
+    split.pngs.clear()
+    assert split.prepare(tmp_path)[0]['published']['complete'] is False
+
+
+@pytest.mark.parametrize('split', ['test', 'challenge2018'])
+def test_test_images_of_the_wrong_release_are_called_so(tmp_path, monkeypatch, split):
+    monkeypatch.setattr(report_module, 'RELEASE_TEST_IMAGES', 2)
+    Split().write(tmp_path)
+    for name in 'ab':
+        image = tmp_path / f'images/{split}/{name}.jpg'
+        image.parent.mkdir(exist_ok=True)
+        image.write_bytes(jpeg())
+    classes = write_classes(tmp_path)
+    folder = prepare_split(tmp_path, split, LabelSpace.read(*classes), classes,
+                           PrepareOptions()).folder
+    text = (folder / 'report.txt').read_text('utf-8')
+    assert 'images               2 of 99,999, 99,997 missing' in text
+    assert 'test images of the full release; those of the challenge are challenge2018' in text
+
+
+def test_scaled_masks_are_a_count_and_no_problem(tmp_path):
+    split = Split()
+    split.pngs[MASK] = png(2, 10, 3, 9, WIDTH // 2, HEIGHT // 2)
+    report, text = split.prepare(tmp_path, skip_bad=False)
+    assert report['counts']['masks_scaled'] == 1 and report['problems'] == {}
+    assert 'scaled to the size of their image 1' in ' '.join(text.split())
+
+
+def test_one_kind_is_skipped_and_another_still_stops(tmp_path):
+    split = Split()
+    split.images.pop('b')
+    split.boxes.append('a,/m/0cup,0.1,1.5,0.2,0.3,0')
+    with pytest.raises(UserError, match=r'XMax 1\.5.* \(--skip box_outside_image goes on'):
+        split.prepare(tmp_path, skip_bad=False, skip=frozenset({'missing_image'}))
+    with pytest.raises(UserError, match=r'no such image \(--skip missing_image goes on without\)'):
+        split.prepare(tmp_path, skip_bad=False, skip=frozenset({'box_outside_image'}))
+    report, _ = split.prepare(tmp_path, skip_bad=False,
+                              skip=frozenset({'missing_image', 'box_outside_image'}))
+    assert set(report['problems']) == {'missing_image', 'box_outside_image'}
+
+
+@pytest.mark.parametrize('rows', [
+    ['a,/m/0cat,0.1,0.5,0.2,0.6,0', 'b,/m/0dog,0.0,1.0,0.0,1.0,1'],
+    ['a,/m/0cat,0.1,0.5,0.2,0.6,-1'],  # nobody looked: no contradiction
+])
+def test_agreeing_repeats_stop_nothing_and_add_nothing(tmp_path, rows):
+    split = Split()
+    split.boxes += rows
+    split.labels += split.labels
+    split.masks += split.masks
+    report, _ = split.prepare(tmp_path, skip_bad=False)
+    assert report['problems']['repeated_row']['count'] == len(rows) + 4
+    assert set(report['problems']) == {'repeated_row'}
+    assert report['counts']['instances'] == 2 and report['counts']['masks'] == 1
+    assert report['counts']['labels'] == 3
+
+
+def test_contradicting_rows_keep_the_first(tmp_path):
+    split = Split()
+    split.boxes.append('b,/m/0dog,0.0,1.0,0.0,1.0,0')
+    split.labels.append('a,/m/0cup,1')
+    split.masks.append(mask_row(MASK, '/m/0cat', 0.3, 0.5, 0.2, 0.6))
+    report, _ = split.prepare(tmp_path)
+    assert report['problems']['contradicting_row']['count'] == 3
+    assert report['counts']['group_of'] == 1 and report['counts']['labels_present'] == 2
+    assert report['counts']['masks'] == 1 and report['counts']['instances'] == 2

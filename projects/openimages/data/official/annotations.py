@@ -16,6 +16,7 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from projects.openimages.common.csv_files import CsvColumns, distinct
 from projects.openimages.data.layout import SplitFiles
@@ -149,13 +150,13 @@ def read_annotations(files: SplitFiles, space: LabelSpace, log: ProblemLog) -> A
     assert files.boxes and files.masks  # find_split sees to it
     box_table = _read(files.boxes, _BOX_NUMBERS, log)
     mask_table = _read(files.masks, _MASK_NUMBERS, log, MaskPath='text')
-    label_table = _read(files.labels, _LABEL_NUMBERS, log) if files.labels else _NO_LABELS
+    label_table, counts = _read_labels(files, space, (box_table, mask_table), log)
     tables = (box_table, mask_table, label_table)
     rows = _known_rows(tables, (_BOX_NUMBERS, _MASK_NUMBERS, _LABEL_NUMBERS), space,
                        files.is_challenge, log)
-    counts = {f'{name}_rows': len(table) for name, table in
-              zip(('box', 'mask', 'label'), tables, strict=True) if table is not _NO_LABELS}
-    counts['rows_of_other_classes'] = sum(map(len, tables)) - sum(len(r.keep) for r in rows)
+    counts |= {'box_rows': len(box_table), 'mask_rows': len(mask_table)}
+    counts['rows_of_other_classes'] += sum(map(len, tables)) - sum(len(r.keep) for r in rows)
+    del tables, box_table, mask_table, label_table  # the rows hold what is still needed of them
     boxes = _check_boxes(_check_sides(rows[0], _BOX_NUMBERS, log), log)
     masks = _check_masks(_check_sides(rows[1], _MASK_NUMBERS, log), log)
     labels = _check_labels(rows[2], space, files.is_challenge, log)
@@ -166,9 +167,40 @@ def read_annotations(files: SplitFiles, space: LabelSpace, log: ProblemLog) -> A
     return _in_image_order(boxes, masks, labels, joined, distances, counts)
 
 
-def _read(path: Path, numbers: tuple[str, ...], log: ProblemLog, **others: str) -> CsvColumns:
+def _read(path: Path, numbers: tuple[str, ...], log: ProblemLog, *,
+          keep: Callable[[pa.Table], pa.ChunkedArray] | None = None,
+          **others: str) -> CsvColumns:
     return read_table(path, {**_NAMES, **dict.fromkeys(numbers, 'number'), **others}, log,
-                      needs_line_end=True)
+                      needs_line_end=True, keep=keep)
+
+
+def _read_labels(files: SplitFiles, space: LabelSpace, others: Sequence[CsvColumns],
+                 log: ProblemLog) -> tuple[CsvColumns, dict[str, int]]:
+    """The labels that can be of use, and how many rows were read.
+
+    The challenge's labels are of its own images. Those of the full release are of nine million
+    images and 20,000 classes; of them only what is about the other CSVs' images is kept.
+    """
+    if files.labels is None:
+        return _NO_LABELS, {'rows_of_other_classes': 0}
+    if files.is_challenge:
+        table = _read(files.labels, _LABEL_NUMBERS, log)
+        return table, {'label_rows': len(table), 'rows_of_other_classes': 0}
+    mids = pa.array(space.mids, pa.large_string())
+    image_ids = pa.chunked_array(chunk for table in others for chunk in table['ImageID'].cast(
+        pa.large_string()).chunks).unique()
+    counts = dict.fromkeys(('label_rows', 'rows_of_other_images', 'rows_of_other_classes'), 0)
+
+    def keep(rows: pa.Table) -> pa.ChunkedArray:
+        of_images = pc.is_in(rows['ImageID'], value_set=image_ids)
+        kept = pc.and_(of_images, pc.is_in(rows['LabelName'], value_set=mids))
+        images, both = pc.sum(of_images).as_py() or 0, pc.sum(kept).as_py() or 0
+        counts['label_rows'] += len(rows)
+        counts['rows_of_other_images'] += len(rows) - images
+        counts['rows_of_other_classes'] += images - both
+        return kept
+
+    return _read(files.labels, _LABEL_NUMBERS, log, keep=keep), counts
 
 
 _NO_LABELS = CsvColumns('', pa.table({name: pa.array([], pa.string()) for name in _NAMES}
@@ -189,7 +221,7 @@ def _known_rows(tables: Sequence[CsvColumns], numbers: Sequence[Sequence[str]], 
         images = inverse[start:start + len(ids.values)][ids.codes]
         mids, codes = distinct(table['LabelName'])
         class_ids = np.array([space.ids.get(mid, -1) for mid in mids], np.int64)[codes]
-        rows = _Rows(table, image_ids, images, class_ids, table.numbers(*columns),
+        rows = _Rows(_lean(table), image_ids, images, class_ids, table.numbers(*columns),
                      np.arange(len(table)))
         for n in np.flatnonzero(~is_sane[images]):
             log.bad('broken_row', f'image id {image_ids[images[n]]!r} is not letters and digits',
@@ -200,6 +232,12 @@ def _known_rows(tables: Sequence[CsvColumns], numbers: Sequence[Sequence[str]], 
                                  f'one of the {space.num_classes} MIDs of the class list'))
         found.append(rows.where(is_sane[images] & (class_ids >= 0)))
     return found
+
+
+def _lean(table: CsvColumns) -> CsvColumns:
+    """A table without the columns that are arrays by now; of full size they take a gigabyte."""
+    kept = [name for name in table.table.column_names if name == 'MaskPath']
+    return replace(table, table=table.table.select(kept), uneven_lines=table.lines)
 
 
 def _check_sides(rows: _Rows, names: Sequence[str], log: ProblemLog) -> _Rows:
@@ -222,7 +260,8 @@ def _check_boxes(rows: _Rows, log: ProblemLog) -> _Rows:
     rows = rows.without(~np.isin(flags, (-1, 0, 1)), 'broken_row',  # -1 is "nobody looked"
                         lambda n: f'IsGroupOf {flags[n]:g}, expected 0 or 1', log)
     sides = np.ascontiguousarray(rows.boxes).view(np.int64)
-    rows = _without_repeats(rows, np.column_stack((rows.images, rows.class_ids, sides)), log)
+    rows = _without_repeats(rows, np.column_stack((rows.images, rows.class_ids, sides)),
+                            rows.numbers[:, 4:] == 1, 'the same box with another IsGroupOf', log)
     boxes = rows.boxes
     flat = (boxes[:, 0] == boxes[:, 1]) | (boxes[:, 2] == boxes[:, 3])
     log.notes('box_without_area', int(flat.sum()), (
@@ -234,7 +273,10 @@ def _check_boxes(rows: _Rows, log: ProblemLog) -> _Rows:
 def _check_masks(rows: _Rows, log: ProblemLog) -> _Rows:
     """Leave out repeated masks."""
     codes = distinct(rows.table['MaskPath'].take(pa.array(rows.keep))).codes
-    return _without_repeats(rows, codes[:, None], log)
+    sides = np.ascontiguousarray(rows.boxes).view(np.int64)
+    return _without_repeats(rows, codes[:, None],
+                            np.column_stack((rows.images, rows.class_ids, sides)),
+                            'the same mask file with another image, class or box', log)
 
 
 def _check_labels(rows: _Rows, space: LabelSpace, is_challenge: bool, log: ProblemLog) -> _Rows:
@@ -247,19 +289,33 @@ def _check_labels(rows: _Rows, space: LabelSpace, is_challenge: bool, log: Probl
                         lambda n: f'Confidence {values[n]:g}, expected 0 or 1', log)
     keys = rows.keys(space.num_classes)
     if is_challenge:
-        return _without_repeats(rows, keys[:, None], log)
+        return _without_repeats(rows, keys[:, None], rows.numbers == 1,
+                                'the same label with another Confidence', log)
     strongest = np.lexsort((-rows.numbers[:, 0], keys))
     fresh = np.zeros(len(keys), bool)
     fresh[strongest[np.diff(keys[strongest], prepend=-1) != 0]] = True
     return rows.where(fresh)
 
 
-def _without_repeats(rows: _Rows, columns: np.ndarray, log: ProblemLog) -> _Rows:
-    """Leave out rows that are equal to an earlier one in all of the (R, K) int64 columns."""
-    first = _first_of_equal(columns)
+def _without_repeats(rows: _Rows, keys: np.ndarray, values: np.ndarray, contradiction: str,
+                     log: ProblemLog) -> _Rows:
+    """Leave out rows with the (R, K) int64 keys of an earlier one.
+
+    Where the (R, V) values are the same as well that is a repetition, otherwise a contradiction;
+    ``contradiction`` says of what.
+    """
+    first = _first_of_equal(keys)
     lines = rows.lines
-    return rows.without(first != np.arange(len(first)), 'duplicate_row',
-                        lambda n: f'says again what row {lines[first[n]]} says', log)
+    again = first != np.arange(len(first))
+    differs = again & (values != values[first]).any(axis=1)
+    agreeing = np.flatnonzero(again & ~differs)
+    log.notes('repeated_row', len(agreeing), (
+        rows.problem('repeated_row', n, f'says again what row {lines[first[n]]} says')
+        for n in agreeing))
+    for n in np.flatnonzero(differs).tolist():
+        log.add(rows.problem('contradicting_row', n,
+                             f'{contradiction} than row {lines[first[n]]}'))
+    return rows.where(~again)
 
 
 def _first_of_equal(columns: np.ndarray) -> np.ndarray:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import pyarrow as pa
 
 from projects.openimages.common.csv_files import CsvColumns, read_columns
+from projects.openimages.common.csv_pieces import read_matching
 from projects.openimages.data.problems import ProblemLog
 
 _TYPES = {'text': pa.large_string(), 'number': pa.float64(),
@@ -16,7 +17,8 @@ _TYPES = {'text': pa.large_string(), 'number': pa.float64(),
 
 
 def read_table(path: str | os.PathLike, columns: Mapping[str, str], log: ProblemLog, *,
-               needs_line_end: bool = False) -> CsvColumns:
+               needs_line_end: bool = False,
+               keep: Callable[[pa.Table], pa.ChunkedArray] | None = None) -> CsvColumns:
     """Read some columns of a CSV with a header line.
 
     Args:
@@ -25,12 +27,19 @@ def read_table(path: str | os.PathLike, columns: Mapping[str, str], log: Problem
         log: gets every row that cannot be read.
         needs_line_end: a last row without a line end is one of those: the file may be cut off in
             its last field. Right for downloads, not for what people write by hand.
+        keep: says which rows of a table to keep; the file may be larger than memory then, and a
+            ``'name'`` is text.
 
     Raises:
         UserError: no such file, a column missing from the header, or a bad row that is not to be
             skipped.
     """
-    return read_columns(
-        path, {name: _TYPES[kind] for name, kind in columns.items()},
-        needs_line_end=needs_line_end,
-        on_bad=lambda row, message: log.bad('broken_row', message, path=path, row=row))
+    def on_bad(row: int, message: str) -> None:
+        log.bad('broken_row', message, path=path, row=row)
+
+    if keep is None:
+        return read_columns(path, {name: _TYPES[kind] for name, kind in columns.items()},
+                            needs_line_end=needs_line_end, on_bad=on_bad)
+    types = {name: _TYPES['number' if kind == 'number' else 'text']
+             for name, kind in columns.items()}
+    return read_matching(path, types, keep, on_bad, needs_line_end=needs_line_end)

@@ -18,9 +18,10 @@ from projects.openimages.data.layout import SplitFiles
 from projects.openimages.data.official.joining import JOIN_TOLERANCE
 
 STATE_FILE = '.inputs.json'
-PREPARE_VERSION = 2
+PREPARE_VERSION = 3
 """Raised when the same inputs would give other outputs than before. 2: truncated images are
-refused, and every EXIF orientation but the first is noted."""
+refused, and every EXIF orientation but the first is noted. 3: ids, filled boxes and verified labels
+in ``coco.json``, published counts in the report."""
 
 
 def describe_inputs(files: SplitFiles, others: list[Path], options: dict) -> dict:
@@ -32,7 +33,7 @@ def describe_inputs(files: SplitFiles, others: list[Path], options: dict) -> dic
         options: those of the command line that change outputs.
     """
     paths = [*files.tables, *files.archives, *others]
-    folders = [*files.mask_folders, files.images]
+    folders = [*files.mask_folders, *files.image_folders]
     return {
         'versions': [INDEX_VERSION, PREPARE_VERSION], 'join_tolerance': JOIN_TOLERANCE,
         'options': options,

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
+from projects.openimages.data.folders import image_path
 from projects.openimages.data.index import IndexColumns
 from projects.openimages.data.layout import SplitFiles
 from projects.openimages.data.official.annotations import Annotations
@@ -92,8 +93,17 @@ def gather(annotations: Annotations, results: Iterable[Path], files: SplitFiles,
     rows = np.cumsum(keep_images) - 1
     _note_instances(annotations, masks, keep, files, log)
     _note_labels(columns, annotations.box_lines[keep], files, log)
+    read = keep & (masks.source_sizes[:, 0] > 0)
+    counts = {'images_left_out': int((~keep_images).sum()), 'mask_files': int(read.sum()),
+              'images_with_mask_files': len(np.unique(images[read])),
+              'masks_scaled': int((read & _is_scaled(masks, images)).sum())}
     return Gathered(columns, annotations.join_distances[keep], rows[images[keep]],
-                     {**annotations.counts, 'images_left_out': int((~keep_images).sum())})
+                    {**annotations.counts, **counts})
+
+
+def _is_scaled(masks: _Masks, images: np.ndarray) -> np.ndarray:
+    """(N,) bool: mask files of another size than their image."""
+    return (masks.source_sizes != masks.sizes[images]).any(axis=1)
 
 
 def _map(path: Path) -> bytes | mmap.mmap:
@@ -147,7 +157,7 @@ def _log_problems(result: ShardResult, annotations: Annotations, start: int,
         image_id = annotations.image_ids[start + position]
         log.add(Problem('rotated_image', f'EXIF orientation {result.orientations[position]} asks '
                         'to turn or mirror it, which is not done here',
-                        f'{files.images / image_id}.jpg', None, image_id))
+                        str(image_path(files.image_folders, image_id)), None, image_id))
 
 
 def _first_row(annotations: Annotations, image: int,
@@ -174,7 +184,7 @@ def _note_instances(annotations: Annotations, masks: _Masks, keep: np.ndarray, f
     has_mask = keep & (masks.areas > 0)
     outside = _outside(annotations.boxes, masks.boxes, width, height)
     too_far = outside > np.maximum(OUTSIDE_PIXELS, OUTSIDE_SHARE * np.maximum(width, height))
-    other_size = read & ((mask_width != width) | (mask_height != height))
+    other_size = read & _is_scaled(masks, images)
     # A mask made smaller has its sides rounded to whole pixels: allow for one of them.
     other_shape = other_size & (np.abs(mask_width * height - mask_height * width) > np.maximum(
         SHAPE_TOLERANCE * mask_width * height, np.maximum(width, height)))
@@ -194,8 +204,6 @@ def _note_instances(annotations: Annotations, masks: _Masks, keep: np.ndarray, f
     note('empty_mask', read & (masks.areas == 0), lambda n: 'no pixel is set')
     note('mask_outside_box', has_mask & too_far,
          lambda n: f'reaches {outside[n]:.0f} pixels outside its box')
-    note('size_mismatch', other_size, lambda n: (
-        f'{mask_width[n]}x{mask_height[n]} pixels, the image has {width[n]:.0f}x{height[n]:.0f}'))
     note('shape_mismatch', other_shape, lambda n: (
         f'{mask_width[n]}x{mask_height[n]} pixels, the image has {width[n]:.0f}x{height[n]:.0f}'))
     note('distant_join', keep & (annotations.join_distances > DISTANT_JOIN), lambda n: (

@@ -11,39 +11,65 @@ import numpy as np
 
 from projects.openimages.common.files import atomic_write
 from projects.openimages.data.index import PreparedIndex
+from projects.openimages.data.layout import SplitFiles
+from projects.openimages.data.official.releases import (
+    CHALLENGE_TEST,
+    RELEASE_TEST_IMAGES,
+    Published,
+)
 from projects.openimages.data.prepare.gathering import Gathered
 from projects.openimages.data.problems import BAD_KINDS, NOTE_KINDS, ProblemLog
 
-REPORT_VERSION = 1
+REPORT_VERSION = 2
 _WORST_JOINS = 20
 _SHOWN_ROWS = 5
 _DISTANCE_STEPS = (0.0, 1e-6, 1e-5, 1e-4, 1e-3, 5e-3, 2e-2)
 _LONGEST_TEXT = 200
 
 
-def build_report(index: PreparedIndex, gathered: Gathered, log: ProblemLog,
-                 root: Path, polygons: dict | None) -> dict:
+def build_report(index: PreparedIndex, gathered: Gathered, log: ProblemLog, files: SplitFiles, *,
+                 all_classes: bool, polygons: dict | None) -> dict:
     """Numbers and problems of a prepared split as JSON values.
 
     Args:
         index: the finished index.
         gathered: what it was written from.
         log: everything found on the way.
-        root: the data root, which files are named from.
+        files: the split's files, which are named from the data root.
+        all_classes: the index has all of the release's, so that its counts should be the published
+            ones.
         polygons: tolerance and measured IoU, where polygons were written.
     """
     report = {
-        'report_version': REPORT_VERSION, 'split': index.split, 'counts': _counts(index, gathered),
+        'report_version': REPORT_VERSION, 'split': index.split, 'release': files.release.name,
+        'counts': _counts(index, gathered),
         'classes': _classes(index), 'joins': _joins(index, gathered),
         'problems': {kind: {'meaning': meaning, 'stops': kind in BAD_KINDS,
                             'count': log.counts[kind],
-                            'rows': [problem.to_json(root) for problem in log.listed[kind]]}
+                            'rows': [problem.to_json(files.root) for problem in log.listed[kind]]}
                      for kind, meaning in {**BAD_KINDS, **NOTE_KINDS}.items()
                      if kind in log.counts},
     }
+    published = _compare_with_published(index, gathered, files) if all_classes else None
+    if published is not None:
+        report['published'] = published
     if polygons is not None:
         report['polygons'] = polygons
     return report
+
+
+def _compare_with_published(index: PreparedIndex, gathered: Gathered,
+                            files: SplitFiles) -> dict | None:
+    """Masks and images of the split beside those that are published; None where nothing is."""
+    split = CHALLENGE_TEST if files.is_challenge and index.split == 'test' else index.split
+    published = files.release.published.get(split)
+    if published is None or (published.masks > 0) != (files.masks is not None):
+        return None
+    here = Published(gathered.counts['images_with_mask_files'] if published.masks
+                     else index.num_images, gathered.counts['mask_files'])
+    return {'images': here.images, 'images_published': published.images,
+            'masks': here.masks, 'masks_published': published.masks,
+            'complete': here == published}
 
 
 def _counts(index: PreparedIndex, gathered: Gathered) -> dict[str, int]:
@@ -118,7 +144,8 @@ def format_report(report: dict) -> str:
     """The report as a page of text."""
     counts = report['counts']
     lines = [f'Open Images, {report["split"]}', '',
-             *_number_lines(counts), '', *_problem_lines(report['problems'])]
+             *_number_lines(counts), '', *_published_lines(report.get('published')),
+             *_problem_lines(report['problems'])]
     if report['joins']['count']:
         lines += ['', 'Masks joined to boxes, by distance of their boxes (1 = the image)']
         lines += [f'  {bound:<14}{count:>12,}' for bound, count
@@ -141,21 +168,53 @@ def _number_lines(counts: dict[str, int]) -> list[str]:
         'images': 'images', 'images_with_instances': '  with instances',
         'images_with_labels_only': '  with verified labels only',
         'images_without_annotation': '  without annotation', 'instances': 'instances',
-        'masks': '  with a mask', 'boxes_without_mask': '  boxes without mask',
+        'masks': '  with a mask', 'masks_scaled': '    scaled to the size of their image',
+        'boxes_without_mask': '  boxes without mask',
         'group_of': '  group-of', 'labels': 'verified labels', 'labels_present': '  present',
         'classes': 'classes', 'classes_with_masks': '  with masks',
         'rows_of_other_classes': 'rows of classes without masks, not used',
+        'rows_of_other_images': 'rows of labels of other images, not used',
+        'instances_of_other_classes': 'instances of classes not chosen',
     }
     return [f'{text:<44}{counts[name]:>12,}' for name, text in names.items()
-            if counts.get(name) or not text.startswith((' ', 'rows'))]
+            if counts.get(name) or not text.startswith((' ', 'rows', 'instances of'))]
+
+
+def _published_lines(published: dict | None) -> list[str]:
+    if published is None:
+        return []
+    names = [name for name in ('images', 'masks') if published[f'{name}_published']]
+    if published['complete']:
+        counts = ' and '.join(f'{published[name]:,} {name}' for name in names)
+        return [f'Complete: all {counts} that are published.', '']
+    lines = ['Not what is published' + (', counting images with masks' if len(names) > 1 else '')]
+    for name in names:
+        here, there = published[name], published[f'{name}_published']
+        rest = f', {there - here:,} missing' if here < there else ''
+        rest = f', {here - there:,} too many' if here > there else rest
+        lines.append(f'  {name:<10}{here:>12,} of {there:,}{rest}')
+    if not published['masks_published'] and published['images'] == RELEASE_TEST_IMAGES:
+        lines.append('  these are the test images of the full release; those of the challenge are '
+                     f'{CHALLENGE_TEST}')
+    return [*lines, '']
 
 
 def _problem_lines(problems: dict[str, dict]) -> list[str]:
-    if not problems:
-        return ['No problems.']
-    lines = ['Problems (all of them in report.json; '
-             'tools/browse_dataset.py --only NAME draws them)']
-    for kind, found in problems.items():
+    """What stops the work, then what is only worth knowing."""
+    lines = []
+    for title, stops in (('Problems', True), ('Notes', False)):
+        kinds = {kind: found for kind, found in problems.items() if found['stops'] == stops}
+        if kinds:
+            lines += [f'{title} (all of them in report.json; '
+                      'tools/browse_dataset.py --only NAME draws them)', *_kind_lines(kinds)]
+        elif stops:
+            lines += ['No problems.']
+    return lines
+
+
+def _kind_lines(kinds: dict[str, dict]) -> list[str]:
+    lines = []
+    for kind, found in kinds.items():
         lines.append(f'  {kind:<22}{found["count"]:>12,}  {found["meaning"]}')
         for row in found['rows'][:_SHOWN_ROWS]:
             place = os.path.basename(row.get('file', ''))

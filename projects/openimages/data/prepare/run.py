@@ -12,9 +12,9 @@ from __future__ import annotations
 import os
 import shutil
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -43,7 +43,10 @@ from projects.openimages.data.official.annotations import (
     annotations_without_rows,
     read_annotations,
 )
+from projects.openimages.data.official.class_choice import ClassChoice, choose_classes
 from projects.openimages.data.official.image_sizes import look_up_sizes, read_sizes_csv
+from projects.openimages.data.official.known_images import note_known_images
+from projects.openimages.data.official.releases import CHALLENGE_TEST
 from projects.openimages.data.prepare.fingerprint import (
     STATE_FILE,
     describe_inputs,
@@ -54,7 +57,7 @@ from projects.openimages.data.prepare.fingerprint import (
 from projects.openimages.data.prepare.gathering import Gathered, gather
 from projects.openimages.data.prepare.report import build_report, write_report
 from projects.openimages.data.prepare.shards import make_shards, process_shard, shard_bounds
-from projects.openimages.data.problems import Problem, ProblemLog
+from projects.openimages.data.problems import BAD_KINDS, Problem, ProblemLog
 from projects.openimages.labels import LabelSpace
 
 INDEX, COCO = 'index.arrow', 'coco.json'
@@ -70,9 +73,15 @@ class PrepareOptions:
     Attributes:
         workers: processes; they change the time, never the output.
         skip_bad: leave bad input out and list it in the report, instead of stopping at it.
+        skip: the same for some kinds of bad input only.
         sizes: a CSV of image sizes to use instead of the images' headers, where it has them; the
             images need not be there then.
         polygon_tolerance: write ``coco.json`` with polygons this close in pixels; None for RLE.
+        coco: write ``coco.json`` at all.
+        release: take the files of this one of ``RELEASES``; None for the one that is there.
+        choice: classes to keep; None for all.
+        out: the folder for prepared splits; None for ``prepared`` in the data root.
+        missing: files that are not the split's and were not found, and what that changes.
 
     Raises:
         UserError: a tolerance that is none.
@@ -80,14 +89,30 @@ class PrepareOptions:
 
     workers: int = 1
     skip_bad: bool = False
+    skip: frozenset[str] = frozenset()
     sizes: Path | None = None
     polygon_tolerance: float | None = None
+    coco: bool = True
+    release: str | None = None
+    choice: ClassChoice | None = None
+    out: Path | None = None
+    missing: Mapping[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         tolerance = self.polygon_tolerance
         if tolerance is not None and not 0 <= tolerance <= MAX_TOLERANCE:
             raise UserError(f'polygon tolerance {tolerance:g}, expected 0 to {MAX_TOLERANCE:g} '
                             'pixels')
+
+    def state(self) -> dict:
+        """What of it changes the outputs, as JSON."""
+        return {'skip': sorted(self.skipped), 'polygon_tolerance': self.polygon_tolerance,
+                'coco': self.coco, 'classes': self.choice and self.choice.space.mids}
+
+    @property
+    def skipped(self) -> frozenset[str]:
+        """The kinds of bad input that do not stop the work."""
+        return frozenset(BAD_KINDS) if self.skip_bad else self.skip
 
 
 @dataclass(frozen=True)
@@ -100,7 +125,7 @@ class Prepared:
 
 def prepare_split(root: str | os.PathLike, split: str, label_space: LabelSpace,
                   class_files: Sequence[Path], options: PrepareOptions) -> Prepared:
-    """Prepare one split into ``<root>/prepared/<split>``.
+    """Prepare one split into ``<root>/prepared/<split>``, or where ``options.out`` says.
 
     Args:
         root: the data root.
@@ -114,23 +139,23 @@ def prepare_split(root: str | os.PathLike, split: str, label_space: LabelSpace,
             preparing the split.
     """
     check_name(os.fspath(root))
-    files = find_split(root, split)
-    folder = Path(root) / 'prepared' / split
+    files = find_split(root, split, options.release)
+    folder = (options.out or Path(root) / 'prepared') / split
     others = [*class_files, *([options.sizes] if options.sizes else [])]
     for path in others:
         try:
             open_regular(path).close()
         except FileNotFoundError:
             raise UserError('no such file', path=path) from None
-    changing = {'skip_bad': options.skip_bad, 'polygon_tolerance': options.polygon_tolerance}
-    state = describe_inputs(files, others, changing)
-    names = [INDEX, COCO, *(_TF if files.boxes else ()), *REPORTS]
+    state = describe_inputs(files, others, options.state())
+    names = [INDEX, *([COCO] if options.coco else ()), *(_TF if files.boxes else ()), *REPORTS]
     if is_prepared(folder, state, names) and not (folder / _PARTS).exists():
         return Prepared(folder, reused=True)
     with exclusive(folder, 'preparing this split'):
         reused = is_prepared(folder, state, names)  # by a run that has just ended or was killed
         if not reused:
-            parts = _parts_folder(folder, inputs_key({**state, 'options': {}}))
+            parts = _parts_folder(folder, inputs_key(
+                {**state, 'options': state['options']['classes']}))
             _prepare(files, label_space, options, parts)
             _publish(parts, folder, names)
             record_prepared(folder, state, names)
@@ -154,28 +179,46 @@ def _parts_folder(folder: Path, key: str) -> Path:
 def _prepare(files: SplitFiles, label_space: LabelSpace, options: PrepareOptions,
              parts: Path) -> None:
     """Write all outputs into the folder for unfinished work."""
-    log = ProblemLog(options.skip_bad)
+    log = ProblemLog(options.skipped)
+    for name, message in {**options.missing, **files.missing}.items():
+        log.add(Problem('missing_file', f'{name}: {message}'))
     print(f'{files.split}: reading the CSVs and the archives\' directories', file=sys.stderr)
-    annotations, sizes = _read_rows(files, label_space, options, log)
+    on_disk = _images_on_disk(files.image_folders, needed=options.sizes is None)
+    annotations, sizes = _read_rows(files, label_space, on_disk, options, log)
+    note_known_images(files, annotations.image_ids, log)
     gathered = _read_masks(files, annotations, sizes, options, parts, log)
-    write_index(parts / INDEX, gathered.columns, split=files.split, label_space=label_space)
-    quality = write_coco(parts / COCO, parts / INDEX, polygon_tolerance=options.polygon_tolerance,
-                         workers=options.workers)
+    del annotations
+    write_index(parts / INDEX, gathered.columns, split=files.split,
+                label_space=options.choice.space if options.choice else label_space)
+    quality = None
+    if options.coco:
+        quality = write_coco(parts / COCO, parts / INDEX, _coco_names(files, on_disk),
+                             polygon_tolerance=options.polygon_tolerance, workers=options.workers)
     if files.boxes:
         write_tf_ground_truth(parts, parts / INDEX, workers=options.workers)
-    report = build_report(PreparedIndex.open(parts / INDEX), gathered, log, files.root,
-                          asdict(quality) if quality else None)
+    report = build_report(PreparedIndex.open(parts / INDEX), gathered, log, files,
+                          all_classes=options.choice is None,
+                          polygons=asdict(quality) if quality else None)
     write_report(parts, report)
 
 
-def _read_rows(files: SplitFiles, label_space: LabelSpace, options: PrepareOptions,
-               log: ProblemLog) -> tuple[Annotations, np.ndarray]:
+def _coco_names(files: SplitFiles, on_disk: Mapping[str, Path] | None) -> Callable[[str], str]:
+    """``file_name`` by image id: below the images' folder or, of several, what they share."""
+    if on_disk is None or len(files.image_folders) == 1:
+        return '{}.jpg'.format
+    shared = Path(os.path.commonpath(files.image_folders))
+    return lambda image_id: (on_disk[image_id].relative_to(shared) / f'{image_id}.jpg').as_posix()
+
+
+def _read_rows(files: SplitFiles, label_space: LabelSpace, on_disk: Mapping[str, Path] | None,
+               options: PrepareOptions, log: ProblemLog) -> tuple[Annotations, np.ndarray]:
     """The split's rows, and (I, 2) int32 image sizes where a CSV says them, zeros otherwise."""
     known = read_sizes_csv(options.sizes, log) if options.sizes else None
-    on_disk = _image_ids_on_disk(files.images, needed=known is None)
     if files.boxes is not None:
         annotations = read_annotations(files, label_space, log)
-        _note_extra_images(files, annotations, on_disk or set(), log)
+        _note_extra_images(files, annotations, on_disk or {}, log)
+        if options.choice:
+            annotations = choose_classes(annotations, options.choice)
     elif on_disk is not None:
         annotations = annotations_without_rows(list(on_disk))
     else:
@@ -189,24 +232,29 @@ def _read_rows(files: SplitFiles, label_space: LabelSpace, options: PrepareOptio
     return annotations, sizes
 
 
-def _image_ids_on_disk(folder: Path, *, needed: bool) -> set[str] | None:
-    """Ids of a folder's images; None without the folder, where that is allowed."""
-    if not folder.is_dir():
+def _images_on_disk(folders: Sequence[Path], *, needed: bool) -> dict[str, Path] | None:
+    """The folder of every image; None without any folder, where that is allowed."""
+    if not folders[0].is_dir():
         if needed:
-            raise UserError('no such folder (the images); --sizes prepares without them',
-                            path=folder)
+            other = folders[0].with_name(CHALLENGE_TEST)
+            hint = f'; {other.name} is there, and is a split' if other.is_dir() else ''
+            raise UserError(f'no such folder (the images); --sizes prepares without them{hint}',
+                            path=folders[0])
         return None
-    image_ids = {name.removesuffix('.jpg') for name in file_names(folder, '.jpg')}
-    if needed and not image_ids:
-        raise UserError('no .jpg image in this folder', path=folder)
-    return image_ids
+    found = {name.removesuffix('.jpg'): folder for folder in reversed(folders)
+             for name in file_names(folder, '.jpg')}
+    if needed and not found:
+        raise UserError('no .jpg image in this folder', path=folders[0])
+    return found
 
 
-def _note_extra_images(files: SplitFiles, annotations: Annotations, on_disk: set[str],
+def _note_extra_images(files: SplitFiles, annotations: Annotations, on_disk: Mapping[str, Path],
                        log: ProblemLog) -> None:
-    extra = sorted(on_disk.difference(annotations.image_ids))
+    reason = ('no CSV mentions it' if files.is_challenge
+              else 'no box and no mask of it is of a class in use')
+    extra = sorted(on_disk.keys() - set(annotations.image_ids))
     log.notes('extra_image', len(extra), (
-        Problem('extra_image', 'no CSV mentions it', f'{files.images / image_id}.jpg', None,
+        Problem('extra_image', reason, f'{on_disk[image_id] / image_id}.jpg', None,
                 image_id) for image_id in extra))
 
 
@@ -216,7 +264,7 @@ def _read_masks(files: SplitFiles, annotations: Annotations, sizes: np.ndarray,
     names = pa.chunked_array([names]) if isinstance(names, pa.Array) else names
     places = find_masks(files, names, log)
     shards = make_shards(annotations, places, sizes,
-                         files.images if files.images.is_dir() else None, parts)
+                         files.image_folders if files.image_folders[0].is_dir() else (), parts)
     total = int((annotations.mask_rows >= 0).sum()) or len(annotations.image_ids)
     unit = 'mask' if len(annotations.mask_names) else 'image'
     with (progress(total=total, desc=files.split, unit=unit) as bar,
@@ -239,5 +287,7 @@ def _with_progress(results: Iterator[Path], annotations: Annotations, bar: tqdm)
 def _publish(parts: Path, folder: Path, names: list[str]) -> None:
     """Put the finished files in their places; until all are there the split is not finished."""
     (folder / STATE_FILE).unlink(missing_ok=True)
+    for name in {COCO, *_TF}.difference(names):  # of a run with other options
+        (folder / name).unlink(missing_ok=True)
     for name in names:
         os.replace(parts / name, folder / name)

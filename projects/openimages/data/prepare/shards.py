@@ -18,6 +18,7 @@ import numpy as np
 
 from projects.openimages.common.errors import UserError
 from projects.openimages.common.files import atomic_write
+from projects.openimages.data.folders import image_path
 from projects.openimages.data.mask_files.archives import EntryError, MaskPlaces, MaskReader
 from projects.openimages.data.mask_files.packed import EMPTY, EncodedMask, encode_packed
 from projects.openimages.data.mask_files.png import PngError, read_mask
@@ -34,7 +35,7 @@ class Shard:
 
     Attributes:
         path: the file for its result.
-        image_folder: where ``<ImageID>.jpg`` is; None where there are no images.
+        image_folders: where ``<ImageID>.jpg`` are; none where there are no images.
         image_ids: i strings.
         sizes: (i, 2) int32 width, height known beforehand; 0 where not.
         mask_images: (m,) int64 image of each mask, counted in the shard.
@@ -43,7 +44,7 @@ class Shard:
     """
 
     path: Path
-    image_folder: Path | None
+    image_folders: tuple[Path, ...]
     image_ids: Sequence[str]
     sizes: np.ndarray
     mask_images: np.ndarray
@@ -104,7 +105,7 @@ def shard_bounds(annotations: Annotations) -> list[tuple[int, int]]:
 
 
 def make_shards(annotations: Annotations, places: MaskPlaces, sizes: np.ndarray,
-                image_folder: Path | None, folder: Path) -> Iterator[Shard]:
+                image_folders: tuple[Path, ...], folder: Path) -> Iterator[Shard]:
     """The shards of a split in order; their files go to ``folder``."""
     for start, stop in shard_bounds(annotations):
         instances = slice(annotations.instance_offsets[start], annotations.instance_offsets[stop])
@@ -112,7 +113,7 @@ def make_shards(annotations: Annotations, places: MaskPlaces, sizes: np.ndarray,
         counts = np.diff(annotations.instance_offsets[start:stop + 1])
         images = np.repeat(np.arange(stop - start), counts)[rows >= 0]
         rows = rows[rows >= 0]
-        yield Shard(folder / f'shard-{start:07d}-{stop:07d}.npz', image_folder,
+        yield Shard(folder / f'shard-{start:07d}-{stop:07d}.npz', image_folders,
                     annotations.image_ids[start:stop], sizes[start:stop], images,
                     annotations.mask_names.take(rows).to_pylist(), places.take(rows))
 
@@ -147,11 +148,11 @@ def _read_sizes(shard: Shard, problems: list) -> tuple[np.ndarray, np.ndarray]:
     sizes = shard.sizes.copy()
     orientations = np.ones(len(sizes), np.int8)
     for n in np.flatnonzero(sizes[:, 0] == 0).tolist():
-        if shard.image_folder is None:
+        if not shard.image_folders:
             problems.append(('missing_image', n, f'image {shard.image_ids[n]}: no size for it in '
                              'the sizes CSV'))
             continue
-        path = shard.image_folder / f'{shard.image_ids[n]}.jpg'
+        path = image_path(shard.image_folders, shard.image_ids[n])
         try:
             *sizes[n], orientations[n] = read_image_size(path)
         except FileNotFoundError:

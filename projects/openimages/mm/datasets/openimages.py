@@ -15,6 +15,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping, Sequence
 from functools import cached_property, lru_cache
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -23,6 +24,8 @@ from mmdet.registry import DATASETS
 from mmengine.dataset.base_dataset import force_full_init
 
 from projects.openimages.common.errors import UserError
+from projects.openimages.data.export.coco import coco_image_id
+from projects.openimages.data.folders import image_path, shards_of
 from projects.openimages.data.index import PreparedIndex
 from projects.openimages.labels import LabelSpace
 from projects.openimages.masks import compress_counts
@@ -44,8 +47,9 @@ class OpenImagesInstanceDataset(BaseDetDataset):
             loss, as ``FederatedRoIHead`` does.
         serialize_data: may only be False; the annotations stay in the mapped file.
         options: the other arguments of ``BaseDetDataset``: ``data_root``, ``data_prefix``
-            (key ``img``), ``pipeline``, ``indices``, ``test_mode``, ``lazy_init``, ``max_refetch``,
-            ``backend_args``, ``return_classes``.
+            (key ``img``, a folder; where it is not there, the shards ``<folder>_0`` to ``_f``
+            of the image archives are taken), ``pipeline``, ``indices``, ``test_mode``,
+            ``lazy_init``, ``max_refetch``, ``backend_args``, ``return_classes``.
 
     Attributes:
         data_list: (len,) int64, the index row of each item.
@@ -72,6 +76,8 @@ class OpenImagesInstanceDataset(BaseDetDataset):
         super()._join_prefix()
         self.ann_file = os.fspath(self.ann_file)
         self._index = PreparedIndex.open(self.ann_file)
+        folder = Path(self.data_prefix.get('img', ''))
+        self._shards = [] if folder.is_dir() else shards_of(folder)
         names = self.label_space.names
         self._metainfo.setdefault('classes', names)
         self._metainfo['classes'] = tuple(self._metainfo['classes'])
@@ -143,7 +149,7 @@ class OpenImagesInstanceDataset(BaseDetDataset):
         """One image's annotations, built from the index.
 
         Returns:
-            ``img_path``, ``img_id`` (int, row + 1, as in ``coco.json``), ``image_id`` (str),
+            ``img_path``, ``img_id`` (int, as in ``coco.json``), ``image_id`` (str),
             ``height``, ``width``, ``seg_map_path`` (None), ``sample_idx``, ``instances`` (each
             ``bbox`` [x1, y1, x2, y2] in pixels, ``bbox_label``, ``mask`` (RLE), ``ignore_flag``,
             ``group_of``); ``verified_labels``: (L, 2) int64, each row a label and 1 where it is
@@ -154,8 +160,8 @@ class OpenImagesInstanceDataset(BaseDetDataset):
         index = self._index
         image_id = index.image_id(row)
         info = {
-            'img_path': os.path.join(self.data_prefix['img'], f'{image_id}.jpg'),
-            'img_id': row + 1, 'image_id': image_id, 'seg_map_path': None,
+            'img_path': self._image_path(image_id),
+            'img_id': coco_image_id(image_id), 'image_id': image_id, 'seg_map_path': None,
             'height': int(index.heights[row]), 'width': int(index.widths[row]),
             'verified_labels': self._verified_labels(row),
             'sample_idx': int(idx) if idx >= 0 else len(self) + int(idx)}
@@ -167,6 +173,11 @@ class OpenImagesInstanceDataset(BaseDetDataset):
             info['caption_prompt'] = self.caption_prompt
             info['custom_entities'] = True
         return info
+
+    def _image_path(self, image_id: str) -> str:
+        if self._shards:
+            return os.fspath(image_path(self._shards, image_id))
+        return os.path.join(self.data_prefix['img'], f'{image_id}.jpg')
 
     def _instances(self, row: int, height: int, width: int) -> list[dict]:
         label_of_class = self._label_list

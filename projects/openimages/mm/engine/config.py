@@ -20,6 +20,7 @@ from mmengine.logging import print_log
 from mmengine.registry import init_default_scope
 
 from projects.openimages.common.errors import UserError
+from projects.openimages.data.folders import shards_of
 from projects.openimages.data.index import PreparedIndex
 from projects.openimages.mm.engine.checkpoints import check_resumable, read_checkpoint
 
@@ -121,7 +122,7 @@ def check_data(cfg: Config, *loaders: str) -> None:
             path = root / dataset['ann_file']
             index = PreparedIndex.open(path)
             images = root / dataset['data_prefix']['img']
-            if not images.is_dir():
+            if not images.is_dir() and not shards_of(images):
                 raise UserError('no such folder (the images)', path=images)
             chosen = (dataset.get('metainfo') or {}).get('classes')
             count = len(chosen) if chosen else index.label_space.num_classes
