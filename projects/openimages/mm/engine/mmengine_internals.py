@@ -16,22 +16,25 @@ from mmengine.config import Config
 from mmengine.runner import CheckpointLoader, IterBasedTrainLoop, Runner
 from mmengine.runner import checkpoint as mmengine_checkpoint
 
-from projects.openimages.common.errors import UserError
-from projects.openimages.mm.engine.checkpoints import read_checkpoint, safe_loading, weights_of
+from projects.openimages.mm.engine.checkpoints import local_file, read_checkpoint, weights_of
 
 
 def load_from_local(filename: str, map_location: Any = None) -> dict[str, Any]:
     """Stands in for MMEngine's loader of local files.
 
-    Why: that one unpickles whatever ``weights_only=True`` refuses, and ``Runner.resume`` runs the
-    text of the config that the checkpoint was trained with, as Python; so that text is left out.
-    Relies on: ``CheckpointLoader`` takes the loader of the prefix ``''`` for a path, and
+    Why: that one unpickles whatever ``weights_only=True`` refuses; ``Runner.resume`` runs the text
+    of the config that the checkpoint was trained with, as Python, so that text is left out; and
+    weights under ``model``, as detectron2 and others store them, are looked for in ``state_dict``
+    only. Relies on: ``CheckpointLoader`` takes the loader of the prefix ``''`` for a path, and
     ``Runner.resume`` does without the text.
     """
     checkpoint = read_checkpoint(filename, map_location)
     meta = checkpoint.get('meta')
     if isinstance(meta, dict):
         meta.pop('config', None)
+    weights = weights_of(checkpoint, filename)
+    if weights is not checkpoint:
+        checkpoint['state_dict'] = weights
     return checkpoint
 
 
@@ -42,14 +45,7 @@ def load_url(url: str, model_dir: str | None = None, map_location: Any = None,
     Why: that one unpickles what it has fetched. Relies on: the loaders for ``https://``,
     ``torchvision://`` and ``open-mmlab://`` call ``load_url`` by its name in their module.
     """
-    try:
-        with safe_loading(url):
-            checkpoint = torch.hub.load_state_dict_from_url(url, model_dir, map_location, progress,
-                                                            weights_only=True)
-    except OSError as error:
-        raise UserError(f'cannot be fetched ({error})', path=url) from None
-    weights_of(checkpoint, url)
-    return checkpoint
+    return load_from_local(local_file(url, model_dir, progress=progress), map_location)
 
 
 CheckpointLoader.register_scheme('', load_from_local, force=True)
