@@ -10,7 +10,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-
 from mmengine.config import Config, ConfigDict
 
 from projects.openimages.common.errors import UserError
