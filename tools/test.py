@@ -98,8 +98,7 @@ def add_outputs(cfg: Config, args: argparse.Namespace) -> None:
 def main() -> None:
     args = parse_args()
     check_options(args)
-    from mmengine.runner import Runner
-
+    from projects.openimages.mm.engine import checks
     from projects.openimages.mm.engine import config as configs
     from projects.openimages.mm.engine.checkpoints import (
         load_weights,
@@ -112,14 +111,16 @@ def main() -> None:
     cfg = configs.load_config(args.config, args.cfg_options)
     configs.set_work_dir(cfg, args.work_dir, args.config)
     cfg.load_from = local_file(args.checkpoint)
-    load_weights(configs.build_model(cfg), weights_of(read_checkpoint(cfg.load_from)),
-                 cfg.load_from)
+    model = configs.build_model(cfg)
+    load_weights(model, weights_of(read_checkpoint(cfg.load_from)), cfg.load_from)
     if args.split:
         configs.use_split(cfg, args.split)
-    configs.check_data(cfg, 'test_dataloader')
+    checks.check_data(cfg, model, 'test_dataloader')
+    del model
     add_outputs(cfg, args)
     start_processes(cfg, args.launcher)
-    Runner.from_cfg(cfg).test()
+    with configs.mistakes_in_one_line():
+        configs.build_runner(cfg).test()
 
 
 if __name__ == '__main__':

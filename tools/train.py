@@ -37,8 +37,9 @@ def parse_args() -> argparse.Namespace:
 
 def main() -> None:
     args = parse_args()
-    from mmengine.runner import Runner, find_latest_checkpoint
+    from mmengine.runner import find_latest_checkpoint
 
+    from projects.openimages.mm.engine import checks
     from projects.openimages.mm.engine import config as configs
     from projects.openimages.mm.engine.processes import start_processes
 
@@ -55,10 +56,14 @@ def main() -> None:
             print(f'no checkpoint in {cfg.work_dir}: training starts at iteration 0')
     if checkpoint:
         cfg.resume, cfg.load_from = True, checkpoint
-    configs.check_data(cfg, 'train_dataloader', 'val_dataloader')
-    configs.check_start_weights(cfg)
+    checks.check_amp(cfg)
+    model = configs.build_model(cfg)
+    checks.check_data(cfg, model, 'train_dataloader', 'val_dataloader')
+    checks.check_start_weights(cfg, model)
+    del model
     start_processes(cfg, args.launcher)
-    Runner.from_cfg(cfg).train()
+    with configs.mistakes_in_one_line():
+        configs.build_runner(cfg).train()
 
 
 if __name__ == '__main__':

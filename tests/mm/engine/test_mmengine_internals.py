@@ -19,7 +19,13 @@ from mmengine.evaluator import Evaluator
 from mmengine.hooks import Hook
 from mmengine.logging import MessageHub
 from mmengine.model import BaseModel
-from mmengine.runner import CheckpointLoader, IterBasedTrainLoop, Runner, load_checkpoint
+from mmengine.runner import (
+    CheckpointLoader,
+    FlexibleRunner,
+    IterBasedTrainLoop,
+    Runner,
+    load_checkpoint,
+)
 from mmengine.runner import checkpoint as mmengine_checkpoint
 from mmengine.runner import loops as mmengine_loops
 from mmengine.runner.activation_checkpointing import turn_on_activation_checkpointing
@@ -29,8 +35,11 @@ from torch.utils.data import DataLoader
 
 from projects.openimages.common.errors import UserError
 from projects.openimages.mm.engine.checkpoints import check_resumable, local_file, read_checkpoint
-from projects.openimages.mm.engine.config import RUNNER_OPTIONS
-from projects.openimages.mm.engine.mmengine_internals import start_where_the_sampler_is
+from projects.openimages.mm.engine.mmengine_internals import (
+    base_configs,
+    start_where_the_sampler_is,
+)
+from projects.openimages.mm.engine.options import RUNNER_OPTIONS
 from tests.mm.engine.test_checkpoints import WEIGHTS, FileToucher
 
 
@@ -275,8 +284,17 @@ def test_joining_processes_needs_a_gpu(monkeypatch):
         dist_utils.init_dist('pytorch', backend='gloo')
 
 
-def test_the_runner_reads_the_options_that_a_config_may_leave_out():
-    source = inspect.getsource(Runner) + "'tta_model' 'tta_pipeline'"  # those two are MMDetection's
+def test_the_bases_of_a_config_are_found_one_by_one(tmp_path):
+    for name, text in (('far', 'a = 1'), ('near', "_base_ = 'far.py'\na = 2"),
+                       ('beside', 'b = 3'), ('own', "_base_ = ['near.py', 'beside.py']\na = 4")):
+        (tmp_path / f'{name}.py').write_text(text)
+    found = list(base_configs(str(tmp_path / 'own.py')))
+    assert [config.to_dict() for config in found] == [{'a': 2}, {'a': 1}, {'b': 3}]
+
+
+def test_runners_read_the_options_that_a_config_may_leave_out():
+    source = inspect.getsource(Runner) + inspect.getsource(FlexibleRunner) \
+        + "'tta_model' 'tta_pipeline' 'runner_type'"  # of MMDetection's tools
     assert [name for name in RUNNER_OPTIONS if f"'{name}'" not in source] == []
 
 

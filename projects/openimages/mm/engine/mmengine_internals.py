@@ -9,6 +9,7 @@ Importing this module replaces MMEngine's loaders of checkpoints.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -50,6 +51,18 @@ def load_url(url: str, model_dir: str | None = None, map_location: Any = None,
 
 CheckpointLoader.register_scheme('', load_from_local, force=True)
 mmengine_checkpoint.load_url = load_url
+
+
+def base_configs(path: str) -> Iterator[Config]:
+    """The configs that a file inherits from, near and far, each on its own.
+
+    Why: ``Config.fromfile`` gives what they make together, not what was set in which. Relies on:
+    ``Config`` finds bases by its ``_get_base_files`` and ``_get_cfg_path``.
+    """
+    for base in Config._get_base_files(path):
+        base_path, _ = Config._get_cfg_path(base, path)
+        yield Config.fromfile(base_path, import_custom_modules=False)
+        yield from base_configs(base_path)
 
 
 def start_where_the_sampler_is(loop: IterBasedTrainLoop) -> None:

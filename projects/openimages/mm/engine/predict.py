@@ -29,6 +29,7 @@ from projects.openimages.mm.engine.checkpoints import (
     weights_of,
 )
 from projects.openimages.mm.engine.config import build_model
+from projects.openimages.mm.engine.options import is_a
 from projects.openimages.mm.evaluation.predictions import to_instances
 from projects.openimages.submissions.formats import score_text
 from projects.openimages.visualization.drawing import Instances, draw_instances
@@ -109,7 +110,7 @@ def _never_download(cfg: Config) -> None:
 
 def _load_or_blank(transform: dict) -> dict:
     """Loading that says what is wrong, and turns people's photos upright as the camera says."""
-    if transform['type'] == 'LoadImageFromFile':
+    if is_a(transform, 'LoadImageFromFile', exactly=True):
         return {**transform, 'type': 'LoadImageOrBlank', 'color_type': 'color'}
     return transform
 
