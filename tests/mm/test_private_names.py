@@ -27,7 +27,8 @@ INHERITED = {
     'datasets.rle_transforms.RleRandomErasing': {'_transform_masks'}}
 # Module: the private names of others' objects.
 OF_OTHERS = {
-    'engine.checkpoints': {'_core', '_reconstruct'},  # numpy's names in a pickle
+    'engine.mmengine_internals': {'_get_base_files', '_get_cfg_path'},
+    'engine.safe_contents': {'_core', '_reconstruct'},  # numpy's names in a pickle
     'models.tta': {'_bbox_forward', '_mask_forward'},
     # Of other objects of their own class.
     'structures.column_runs': {'_cut'},
