@@ -53,6 +53,15 @@ train_dataloader = dict(dataset=dict(data_root='/data/more/'))
     assert cfg.val_dataloader.dataset.data_root == '/data/oi/'
 
 
+def test_data_in_a_folder_of_the_base_s_are_moved_once(tmp_path):
+    cfg = load_config(inheriting(tmp_path, '''
+data_root = 'data/openimages/part/'
+val_evaluator = dict(index=data_root + 'prepared/validation/index.arrow')
+'''))
+    assert {cfg.val_evaluator.index, cfg.test_evaluator.index} == {
+        'data/openimages/part/prepared/validation/index.arrow'}
+
+
 def test_only_paths_in_the_folder_are_moved(tmp_path):
     (tmp_path / 'mine.py').write_text('''
 data_root = 'data/oi'

@@ -52,13 +52,13 @@ def check_data(cfg: Config, model: nn.Module, *loaders: str) -> None:
 def class_counts(model: nn.Module) -> dict[str, int]:
     """How many classes of objects the model's heads and losses are made for, by their names.
 
-    Not those of heads that tell objects from background, or classes of regions; nor of masks that
-    are the same for all classes.
+    Not those of heads that tell objects from background, or classes of regions; nor what a backbone
+    was once trained for; nor of masks that are the same for all classes.
     """
     return {name: part.num_classes for name, part in model.named_modules()
             if isinstance(getattr(part, 'num_classes', None), int) and part.num_classes > 0
             and not getattr(part, 'class_agnostic', False)
-            and not re.search(r'rpn_head|semantic', name)}
+            and not re.search(r'^backbone|^neck|rpn_head|semantic', name)}
 
 
 def _datasets(node: Mapping) -> list[Mapping]:

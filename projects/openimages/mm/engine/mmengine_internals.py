@@ -17,6 +17,7 @@ from mmengine.config import Config
 from mmengine.runner import CheckpointLoader, IterBasedTrainLoop, Runner
 from mmengine.runner import checkpoint as mmengine_checkpoint
 
+from projects.openimages.common.errors import UserError
 from projects.openimages.mm.engine.checkpoints import local_file, read_checkpoint, weights_of
 
 
@@ -73,6 +74,31 @@ def start_where_the_sampler_is(loop: IterBasedTrainLoop) -> None:
     here. Relies on: ``run`` calls ``dataloader_iterator.skip_iter`` before it takes a batch.
     """
     loop.dataloader_iterator.skip_iter = lambda num_iters: None
+
+
+def skip_batches_of_updates(loop: IterBasedTrainLoop, batches: int) -> None:
+    """Let a resumed loop skip all batches of the updates that it has made.
+
+    Why: it takes an iteration for a batch. Relies on: as ``start_where_the_sampler_is``.
+    """
+    skip = loop.dataloader_iterator.skip_iter
+    loop.dataloader_iterator.skip_iter = lambda updates: skip(updates * batches)
+
+
+def accumulate_gradients(loop: IterBasedTrainLoop, batches: int) -> None:
+    """Have the optimiser wrapper make an update after so many batches of a loop's iteration.
+
+    Why: only when the loop has been built is known how many processes there are, and the runner has
+    counted an iteration as a batch. Relies on: the wrapper reads ``_accumulative_counts``, and
+    ``initialize_count_status`` may be called again before training.
+    """
+    wrapper = loop.runner.optim_wrapper
+    if getattr(wrapper, '_accumulative_counts', None) != 1:
+        raise UserError('train_cfg.images_per_update needs one optimiser that does not accumulate '
+                        'by itself (optim_wrapper.accumulative_counts)')
+    wrapper._accumulative_counts = batches
+    wrapper.initialize_count_status(loop.runner.model, loop.iter * batches,
+                                    loop.max_iters * batches)
 
 
 def leave_out_metrics(runner: Runner) -> None:

@@ -61,9 +61,9 @@ def _replace(cfg: Config, name: str, old: Any, new: Any) -> list[str]:
 
 def _moved(key: Any, item: Any, old: str, new: str) -> Any:
     """A path in the folder ``old``, in ``new``."""
-    if not isinstance(item, str):
-        return item
     folder = os.path.join(old, '')
+    if not isinstance(item, str) or item.startswith(os.path.join(new, '')):
+        return item  # it may be a folder in the old one
     if item == old:
         return new
     return os.path.join(new, item[len(folder):]) if item.startswith(folder) else item
