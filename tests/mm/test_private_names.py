@@ -28,6 +28,7 @@ INHERITED = {
     'datasets.rle_transforms.RleRandomErasing': {'_transform_masks'}}
 # Module: the private names of others' objects.
 OF_OTHERS = {
+    'engine.checkpoints': {'_metadata'},  # torch's, of a state dict
     'engine.mmengine_internals': {'_accumulative_counts', '_get_base_files', '_get_cfg_path'},
     'engine.safe_contents': {'_core', '_reconstruct'},  # numpy's names in a pickle
     'models.tta': {'_bbox_forward', '_mask_forward'},

@@ -75,6 +75,15 @@ def test_a_damaged_checkpoint_is_refused(tmp_path):
         read_checkpoint(path)
 
 
+def test_a_checkpoint_without_checksums_is_read(tmp_path):
+    torch.serialization.set_crc32_options(False)
+    try:
+        torch.save(WEIGHTS, tmp_path / 'in.pth')
+    finally:
+        torch.serialization.set_crc32_options(True)
+    assert read_checkpoint(tmp_path / 'in.pth').keys() == WEIGHTS.keys()
+
+
 NOT_WEIGHTS = {
     'numbers': [np.float32(1.5), np.int8(3), np.uint16(4), np.float16(0.5), np.bool_(True)],
     'texts': [np.str_('text'), np.bytes_(b'bytes'), np.array(['a', 'bc'])],
@@ -111,8 +120,9 @@ def test_names_of_numpy_1_are_read(tmp_path):
     (MemoryError(), 'not enough memory'),
     (RuntimeError('[enforce fail at alloc_cpu.cpp:121] . DefaultCPUAllocator: can\'t allocate '
                   'memory: you tried to allocate 9 bytes.'), 'not enough memory'),
+    (AttributeError("Can't get attribute 'Options' on <module '__main__'>"), 'cannot be read: Can'),
     (torch.OutOfMemoryError('CUDA out of memory. Tried to allocate 2 GiB.'), 'not enough memory')])
-def test_too_little_memory_is_no_fault_of_the_file(tmp_path, monkeypatch, raised, message):
+def test_what_the_machine_lacks_is_no_fault_of_the_file(tmp_path, monkeypatch, raised, message):
     torch.save(WEIGHTS, tmp_path / 'in.pth')
 
     def fail(*_, **__):

@@ -7,6 +7,7 @@ test is about, and at whether it is still needed.
 import functools
 import http.server
 import inspect
+import os
 import threading
 from types import SimpleNamespace
 
@@ -36,7 +37,7 @@ from torch.utils.data import DataLoader
 from projects.openimages.common.errors import UserError
 from projects.openimages.mm.engine.checkpoints import check_resumable, local_file, read_checkpoint
 from projects.openimages.mm.engine.mmengine_internals import (
-    base_configs,
+    base_files,
     start_where_the_sampler_is,
 )
 from projects.openimages.mm.engine.options import RUNNER_OPTIONS
@@ -285,11 +286,11 @@ def test_joining_processes_needs_a_gpu(monkeypatch):
 
 
 def test_the_bases_of_a_config_are_found_one_by_one(tmp_path):
-    for name, text in (('far', 'a = 1'), ('near', "_base_ = 'far.py'\na = 2"),
-                       ('beside', 'b = 3'), ('own', "_base_ = ['near.py', 'beside.py']\na = 4")):
+    for name, text in (('far', ''), ('near', "_base_ = 'far.py'"), ('beside', ''),
+                       ('own', "_base_ = ['near.py', 'beside.py']")):
         (tmp_path / f'{name}.py').write_text(text)
-    found = list(base_configs(str(tmp_path / 'own.py')))
-    assert [config.to_dict() for config in found] == [{'a': 2}, {'a': 1}, {'b': 3}]
+    found = list(base_files(str(tmp_path / 'own.py')))
+    assert [os.path.basename(path) for path in found] == ['near.py', 'far.py', 'beside.py']
 
 
 def test_runners_read_the_options_that_a_config_may_leave_out():

@@ -17,6 +17,7 @@ import pickle
 import re
 import struct
 import zipfile
+from collections import OrderedDict
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -106,7 +107,8 @@ def _check_whole(path: Path) -> None:
         if file.read(4) != b'PK\3\4':
             return  # written before torch 1.6: no checksums
     with zipfile.ZipFile(path) as archive:
-        damaged = archive.testzip()
+        checked = any(item.CRC for item in archive.infolist())  # torch can leave them out
+        damaged = archive.testzip() if checked else None
     if damaged:
         raise UserError(f'damaged: {damaged} in it does not have its checksum', path=path)
 
@@ -132,8 +134,9 @@ def _said_in_one_line(source: str | os.PathLike) -> Iterator[None]:
         if not re.search(r'unexpected EOF|[Ii]nvalid magic|corrupt|PytorchStreamReader', said):
             raise UserError(f'cannot be read: {said}', path=source) from None
         raise UserError(_NOT_WHOLE, path=source) from None
-    except (EOFError, LookupError, TypeError, AttributeError, ValueError, struct.error,
-            zipfile.BadZipFile):
+    except (ImportError, AttributeError) as error:  # a class of a trusted file is not to be found
+        raise UserError(f'cannot be read: {error}', path=source) from None
+    except (EOFError, LookupError, TypeError, ValueError, struct.error, zipfile.BadZipFile):
         # torch's own words for these ("Invalid magic number", a bare KeyError) help nobody.
         raise UserError(_NOT_WHOLE, path=source) from None
 
@@ -201,14 +204,17 @@ def load_weights(model: nn.Module, weights: Mapping[str, Tensor], path: str | os
     Raises:
         UserError: the file fills only a part of the model.
     """
-    weights = {re.sub(r'^module\.', '', name): tensor for name, tensor in weights.items()}
+    versions = getattr(weights, '_metadata', None)  # of the layers, by which they rename old keys
+    weights = {name.removeprefix('module.'): tensor for name, tensor in weights.items()}
     check_class_count(model, weights, path)
     own = {name: tensor for name, tensor in model.state_dict().items()
            if not name.endswith('.num_batches_tracked')}  # of no use in a test
     other_shape = [name for name in own
                    if name in weights and weights[name].shape != own[name].shape]
-    found = model.load_state_dict({name: tensor for name, tensor in weights.items()
-                                   if name not in other_shape}, strict=False)
+    fitting = OrderedDict((name, tensor) for name, tensor in weights.items()
+                          if name not in other_shape)
+    fitting._metadata = versions
+    found = model.load_state_dict(fitting, strict=False)
     missing = [name for name in found.missing_keys if name in own and name not in other_shape]
     if not missing and not other_shape:
         return

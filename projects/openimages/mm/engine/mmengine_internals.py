@@ -54,16 +54,16 @@ CheckpointLoader.register_scheme('', load_from_local, force=True)
 mmengine_checkpoint.load_url = load_url
 
 
-def base_configs(path: str) -> Iterator[Config]:
-    """The configs that a file inherits from, near and far, each on its own.
+def base_files(path: str) -> Iterator[str]:
+    """The config files that one inherits from, near and far.
 
     Why: ``Config.fromfile`` gives what they make together, not what was set in which. Relies on:
     ``Config`` finds bases by its ``_get_base_files`` and ``_get_cfg_path``.
     """
     for base in Config._get_base_files(path):
         base_path, _ = Config._get_cfg_path(base, path)
-        yield Config.fromfile(base_path, import_custom_modules=False)
-        yield from base_configs(base_path)
+        yield base_path
+        yield from base_files(base_path)
 
 
 def start_where_the_sampler_is(loop: IterBasedTrainLoop) -> None:

@@ -49,6 +49,7 @@ _OF_PLACE = {
                   'dynamic_intervals'),
     'auto_scale_lr': ('enable', 'base_batch_size'),
     'randomness': ('seed', 'deterministic', 'diff_rank_seed')}
+_NAMES_OF_ITS_OWN = ('custom_keys', 'metainfo', 'init_kwargs')  # dicts with any keys
 _CLOSE = 0.75  # difflib's ratio: 'score_threshold' and 'score_thr' are just as close
 
 
@@ -116,6 +117,8 @@ def _check_part(node: Any, path: str, part: str, key: str, options: Mapping[str,
     if isinstance(node, list):
         if not part.isdigit() or int(part) > len(node):
             raise UserError(f'--cfg-options {key}: no {part!r} in {path}, a list of {len(node)}')
+        return
+    if path.rpartition('.')[2] in _NAMES_OF_ITS_OWN:
         return
     built = class_of(options.get(f'{path}.type', node.get('type')))
     known = {*node, 'type', *_OF_PLACE.get(path, ())}

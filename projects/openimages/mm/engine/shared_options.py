@@ -7,29 +7,40 @@ later, by ``--cfg-options`` or in a file that inherits. Here it does.
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 from mmengine.config import Config
 from mmengine.logging import print_log
 
 from projects.openimages.common.errors import UserError
-from projects.openimages.mm.engine.mmengine_internals import base_configs
+from projects.openimages.mm.engine.mmengine_internals import base_files
 from projects.openimages.mm.engine.options import SHARED_OPTIONS, children
 
 _CLASS_COUNTS = ('num_classes', 'num_things_classes')
 
 
 def follow_the_file(cfg: Config, path: str) -> None:
-    """Where a file sets a shared option otherwise than its bases, let their settings follow."""
-    for base in base_configs(path):
-        for name in SHARED_OPTIONS:
-            if name not in base or name not in cfg or base[name] == cfg[name]:
+    """Where files that inherit from each other set a shared option, let all settings follow."""
+    files = [path, *base_files(path)]
+    for name in SHARED_OPTIONS:
+        setting = [file for file in files if _sets(file, name)]
+        for file in setting if len(setting) > 1 else ():
+            old = Config.fromfile(file, import_custom_modules=False).get(name)
+            if old in (None, cfg[name]):
                 continue
-            if changed := _replace(cfg, name, base[name], cfg[name]):
+            if changed := _replace(cfg, name, old, cfg[name]):
                 print_log(f'{path}: {name} is {cfg[name]!r}, and with it {len(changed)} settings '
-                          f'that its bases made from {base[name]!r}, such as {changed[0]}',
+                          f'that were made from {old!r} in {file}, such as {changed[0]}',
                           logger='current')
+
+
+def _sets(file: str, name: str) -> bool:
+    """Whether a config file sets a variable by itself; it need not be run to see that."""
+    text = Path(file).read_text(encoding='utf-8')
+    return not file.endswith('.py') or bool(re.search(rf'^{name}\s*=[^=]', text, re.MULTILINE))
 
 
 def set_everywhere(cfg: Config, name: str, value: Any) -> None:
