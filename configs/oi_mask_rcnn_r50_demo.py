@@ -41,6 +41,7 @@ val_evaluator = dict(index=data_root + 'prepared/validation/index.arrow')
 test_evaluator = val_evaluator
 
 train_cfg = dict(max_iters=300, val_interval=300)
+auto_scale_lr = dict(base_batch_size=4)
 optim_wrapper = dict(
     optimizer=dict(_delete_=True, type='AdamW', lr=5e-4, weight_decay=0.01),
     clip_grad=dict(max_norm=10))

@@ -19,7 +19,7 @@ from mmengine.config import Config, DictAction
 def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, allow_abbrev=False)
     parser.add_argument('config', help='test config file')
-    parser.add_argument('checkpoint', help='checkpoint file')
+    parser.add_argument('checkpoint', help='checkpoint file, or its https:// address')
     parser.add_argument('--work-dir', help='folder for the logs and metrics')
     parser.add_argument('--out', metavar='FILE.pkl', help='dump the predictions to a pickle')
     parser.add_argument('--show', action='store_true',
@@ -98,11 +98,11 @@ def add_outputs(cfg: Config, args: argparse.Namespace) -> None:
 def main() -> None:
     args = parse_args()
     check_options(args)
-    from mmengine.runner import Runner
-
+    from projects.openimages.mm.engine import checks
     from projects.openimages.mm.engine import config as configs
     from projects.openimages.mm.engine.checkpoints import (
-        check_class_count,
+        load_weights,
+        local_file,
         read_checkpoint,
         weights_of,
     )
@@ -110,15 +110,17 @@ def main() -> None:
 
     cfg = configs.load_config(args.config, args.cfg_options)
     configs.set_work_dir(cfg, args.work_dir, args.config)
-    check_class_count(configs.build_model(cfg), weights_of(read_checkpoint(args.checkpoint)),
-                      args.checkpoint)
-    cfg.load_from = args.checkpoint
+    cfg.load_from = local_file(args.checkpoint)
+    model = configs.build_model(cfg)
+    load_weights(model, weights_of(read_checkpoint(cfg.load_from)), cfg.load_from)
     if args.split:
         configs.use_split(cfg, args.split)
-    configs.check_data(cfg, 'test_dataloader')
+    checks.check_data(cfg, model, 'test_dataloader')
+    del model
     add_outputs(cfg, args)
     start_processes(cfg, args.launcher)
-    Runner.from_cfg(cfg).test()
+    with configs.mistakes_in_one_line():
+        configs.build_runner(cfg).test()
 
 
 if __name__ == '__main__':

@@ -21,8 +21,12 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('config', help='train config file')
     parser.add_argument('--work-dir', help='folder for logs and checkpoints')
     parser.add_argument('--amp', action='store_true', help='automatic mixed precision')
+    parser.add_argument('--images-per-update', type=int, nargs='?', const=True, metavar='N',
+                        help='accumulate gradients until an update has seen N images; iterations '
+                             'are updates, so the schedule stays as it is. Without N: as many as '
+                             "the config's learning rate is for")
     parser.add_argument('--auto-scale-lr', action='store_true',
-                        help='scale the learning rate to the batch size')
+                        help='scale the learning rate to the number of images an update sees')
     parser.add_argument('--resume', nargs='?', const='auto', metavar='CHECKPOINT',
                         help='go on from a checkpoint; without a name, from the latest in the '
                              'work dir, if there is one')
@@ -37,17 +41,24 @@ def parse_args() -> argparse.Namespace:
 
 def main() -> None:
     args = parse_args()
-    from mmengine.runner import Runner, find_latest_checkpoint
+    from mmengine.runner import find_latest_checkpoint
 
+    from projects.openimages.mm.engine import checks, recipe_size
     from projects.openimages.mm.engine import config as configs
-    from projects.openimages.mm.engine.processes import start_processes
+    from projects.openimages.mm.engine.processes import number_of_processes, start_processes
 
     cfg = configs.load_config(args.config, args.cfg_options)
     configs.set_work_dir(cfg, args.work_dir, args.config)
     if args.amp:
         cfg.optim_wrapper.update(type='AmpOptimWrapper', loss_scale='dynamic')
-    if args.auto_scale_lr:
-        cfg.auto_scale_lr.enable = True
+    if args.images_per_update is not None:
+        given = None if args.images_per_update is True else args.images_per_update
+        recipe_size.set_images_per_update(cfg, given)
+    processes = number_of_processes(args.launcher)
+    if args.auto_scale_lr or (cfg.get('auto_scale_lr') or {}).get('enable'):
+        print(recipe_size.scale_learning_rate(cfg, processes))
+    elif warning := recipe_size.unfit_learning_rate(cfg, processes):
+        print(warning, file=sys.stderr)
     checkpoint = args.resume
     if checkpoint == 'auto':
         checkpoint = find_latest_checkpoint(cfg.work_dir)
@@ -55,10 +66,14 @@ def main() -> None:
             print(f'no checkpoint in {cfg.work_dir}: training starts at iteration 0')
     if checkpoint:
         cfg.resume, cfg.load_from = True, checkpoint
-    configs.check_data(cfg, 'train_dataloader', 'val_dataloader')
-    configs.check_start_weights(cfg)
+    checks.check_amp(cfg)
+    model = configs.build_model(cfg)
+    checks.check_data(cfg, model, 'train_dataloader', 'val_dataloader')
+    checks.check_start_weights(cfg, model)
+    del model
     start_processes(cfg, args.launcher)
-    Runner.from_cfg(cfg).train()
+    with configs.mistakes_in_one_line():
+        configs.build_runner(cfg).train()
 
 
 if __name__ == '__main__':

@@ -20,6 +20,7 @@ from projects.openimages import mm
 
 # Class in its module: the private names that it shares with the classes it inherits from.
 INHERITED = {
+    'engine.loops.ResumableTrainLoop': {'_iter'},
     'datasets.openimages.OpenImagesInstanceDataset': {
         '_fully_initialized', '_get_unserialized_subset', '_indices', '_join_prefix', '_metainfo'},
     'datasets.rle_transforms.LoadRleAnnotations': {'_load_masks', '_process_masks'},
@@ -27,7 +28,9 @@ INHERITED = {
     'datasets.rle_transforms.RleRandomErasing': {'_transform_masks'}}
 # Module: the private names of others' objects.
 OF_OTHERS = {
-    'engine.checkpoints': {'_core', '_reconstruct'},  # numpy's names in a pickle
+    'engine.checkpoints': {'_metadata'},  # torch's, of a state dict
+    'engine.mmengine_internals': {'_accumulative_counts', '_get_base_files', '_get_cfg_path'},
+    'engine.safe_contents': {'_core', '_reconstruct'},  # numpy's names in a pickle
     'models.tta': {'_bbox_forward', '_mask_forward'},
     # Of other objects of their own class.
     'structures.column_runs': {'_cut'},

@@ -171,6 +171,15 @@ def test_lazy_init_knows_the_classes_before_the_items(demo_root):
     assert len(dataset) == 24
 
 
+def test_lazy_init_asks_for_the_index_when_items_are_asked_for(tmp_path):
+    dataset = OpenImagesInstanceDataset('index.arrow', data_root=str(tmp_path), lazy_init=True)
+    assert 'classes' not in dataset.metainfo
+    with pytest.raises(UserError, match=r'index\.arrow'):
+        len(dataset)
+    with pytest.raises(UserError, match=r'index\.arrow'):
+        OpenImagesInstanceDataset('index.arrow', data_root=str(tmp_path))
+
+
 @pytest.mark.parametrize('copied', [lambda x: pickle.loads(pickle.dumps(x)), copy.deepcopy])
 def test_a_copy_reads_the_same_items_without_carrying_them(demo_root, copied):
     dataset = ours(demo_root, filter_cfg={'filter_empty_gt': True})

@@ -7,6 +7,7 @@ test is about, and at whether it is still needed.
 import functools
 import http.server
 import inspect
+import os
 import threading
 from types import SimpleNamespace
 
@@ -19,7 +20,13 @@ from mmengine.evaluator import Evaluator
 from mmengine.hooks import Hook
 from mmengine.logging import MessageHub
 from mmengine.model import BaseModel
-from mmengine.runner import CheckpointLoader, IterBasedTrainLoop, Runner, load_checkpoint
+from mmengine.runner import (
+    CheckpointLoader,
+    FlexibleRunner,
+    IterBasedTrainLoop,
+    Runner,
+    load_checkpoint,
+)
 from mmengine.runner import checkpoint as mmengine_checkpoint
 from mmengine.runner import loops as mmengine_loops
 from mmengine.runner.activation_checkpointing import turn_on_activation_checkpointing
@@ -28,9 +35,12 @@ from torch import nn
 from torch.utils.data import DataLoader
 
 from projects.openimages.common.errors import UserError
-from projects.openimages.mm.engine.checkpoints import check_resumable, read_checkpoint
-from projects.openimages.mm.engine.config import RUNNER_OPTIONS
-from projects.openimages.mm.engine.mmengine_internals import start_where_the_sampler_is
+from projects.openimages.mm.engine.checkpoints import check_resumable, local_file, read_checkpoint
+from projects.openimages.mm.engine.mmengine_internals import (
+    base_files,
+    start_where_the_sampler_is,
+)
+from projects.openimages.mm.engine.options import RUNNER_OPTIONS
 from tests.mm.engine.test_checkpoints import WEIGHTS, FileToucher
 
 
@@ -104,6 +114,18 @@ def test_resuming_does_not_run_the_config_in_the_checkpoint(spiked, tmp_path):
     assert runner.iter == 2 and not (tmp_path / 'ran').exists()
 
 
+def test_a_run_with_a_one_cycle_schedule_is_resumed(tmp_path):
+    """It stores a method of its own."""
+    one_cycle = {'type': 'OneCycleLR', 'eta_max': 0.5, 'total_steps': 4, 'by_epoch': False}
+    whole = train(tmp_path / 'whole', 4, param_scheduler=one_cycle)
+    resumed = train(tmp_path / 'more', 4, param_scheduler=one_cycle, resume=True,
+                    load_from=str(tmp_path / 'whole' / 'iter_2.pth'))
+    rates = [runner.message_hub.get_scalar('train/lr').data[0].tolist()
+             for runner in (whole, resumed)]
+    assert len(rates[0]) == 4 and len(set(rates[0])) == 4
+    assert rates[0] == rates[1]
+
+
 def test_the_stock_loader_lets_resuming_run_it(spiked, tmp_path, monkeypatch):
     monkeypatch.setitem(CheckpointLoader._schemes, '', mmengine_checkpoint.load_from_local)
     train(tmp_path / 'more', 2, load_from=str(spiked), resume=True)
@@ -137,11 +159,33 @@ def test_fetched_checkpoints_are_read_as_carefully(served, tmp_path):
                served.folder / 'bad.pth')
     found = CheckpointLoader.load_checkpoint(f'{served.address}/good.pth', 'cpu')
     assert found.keys() == WEIGHTS.keys()
-    with pytest.raises(UserError, match=r'http://.*bad\.pth: .*could run any program'):
+    with pytest.raises(UserError, match=r'cache/.*bad\.pth: .*could run any program'):
         CheckpointLoader.load_checkpoint(f'{served.address}/bad.pth', 'cpu')
     assert not (tmp_path / 'ran').exists()
     with pytest.raises(UserError, match=r'none\.pth: cannot be fetched'):
         CheckpointLoader.load_checkpoint(f'{served.address}/none.pth', 'cpu')
+
+
+def test_a_checkpoint_is_fetched_once_and_again_if_it_came_in_part(served):
+    torch.save(WEIGHTS, served.folder / 'in.pth')
+    whole = (served.folder / 'in.pth').read_bytes()
+    (served.folder / 'in.pth').write_bytes(whole[:-100])
+    with pytest.raises(UserError, match=r'http://.*in\.pth: not a whole checkpoint'):
+        local_file(f'{served.address}/in.pth')
+    (served.folder / 'in.pth').write_bytes(whole)
+    found = local_file(f'{served.address}/in.pth')
+    assert read_checkpoint(found).keys() == WEIGHTS.keys()
+    (served.folder / 'in.pth').unlink()
+    assert local_file(f'{served.address}/in.pth') == found
+    assert local_file('some/in.pth') == 'some/in.pth'
+
+
+def test_weights_are_loaded_from_wherever_they_are_kept(tmp_path):
+    """MMEngine alone looks for ``state_dict`` only, and would load nothing."""
+    layer = nn.Linear(1, 1)
+    torch.save({'model': {'weight': torch.ones(1, 1), 'bias': torch.ones(1)}}, tmp_path / 'in.pth')
+    load_checkpoint(layer, str(tmp_path / 'in.pth'))
+    assert layer.weight == layer.bias == 1
 
 
 def test_the_stock_function_runs_what_it_has_fetched(served, tmp_path):
@@ -241,8 +285,17 @@ def test_joining_processes_needs_a_gpu(monkeypatch):
         dist_utils.init_dist('pytorch', backend='gloo')
 
 
-def test_the_runner_reads_the_options_that_a_config_may_leave_out():
-    source = inspect.getsource(Runner) + "'tta_model' 'tta_pipeline'"  # those two are MMDetection's
+def test_the_bases_of_a_config_are_found_one_by_one(tmp_path):
+    for name, text in (('far', ''), ('near', "_base_ = 'far.py'"), ('beside', ''),
+                       ('own', "_base_ = ['near.py', 'beside.py']")):
+        (tmp_path / f'{name}.py').write_text(text)
+    found = list(base_files(str(tmp_path / 'own.py')))
+    assert [os.path.basename(path) for path in found] == ['near.py', 'far.py', 'beside.py']
+
+
+def test_runners_read_the_options_that_a_config_may_leave_out():
+    source = inspect.getsource(Runner) + inspect.getsource(FlexibleRunner) \
+        + "'tta_model' 'tta_pipeline' 'runner_type'"  # of MMDetection's tools
     assert [name for name in RUNNER_OPTIONS if f"'{name}'" not in source] == []
 
 

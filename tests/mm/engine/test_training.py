@@ -75,9 +75,13 @@ def kill_after(iteration: int, config: Path, root: Path, work_dir: Path, witness
 
 @pytest.fixture(scope='module')
 def trained(demo_root, tmp_path_factory):
-    """Two processes have trained: config, checkpoint, and the hook's records."""
+    """Two processes have trained: config, checkpoint, and the hook's records.
+
+    An update has eight images: two batches of two from each.
+    """
     folder = tmp_path_factory.mktemp('two')
-    config = write_config(folder, 'train_cfg = dict(max_iters=3, val_interval=3)\n')
+    config = write_config(
+        folder, 'train_cfg = dict(max_iters=3, val_interval=3, images_per_update=8)\n')
     result = torchrun('tools/train.py', config, '--work-dir', folder / 'work', '--cfg-options',
                       f'data_root={demo_root}', witness=folder / 'order')
     assert result.returncode == 0, result.stderr[-3000:]

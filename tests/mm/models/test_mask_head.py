@@ -170,13 +170,78 @@ def test_groups_do_not_change_the_masks(monkeypatch):
     assert paste_to_rles(probabilities, boxes, HEIGHT, WIDTH) == whole
 
 
-def test_products_of_fewer_bits_do_not_change_the_masks(monkeypatch):
-    boxes = torch.tensor([[1.3, 2.2, 40.9, 30.1]])
-    probabilities = maps('noise', 0, 1, 1)[:, 0].sigmoid()
+@pytest.fixture
+def precision():
+    """Sets how many bits products of matrices keep, by either of torch's ways, until the end."""
+    backends = torch.backends.cuda, torch.backends.mkldnn
+    yield torch.backends
+    torch.set_float32_matmul_precision('highest')
+    for backend in backends:
+        backend.matmul.fp32_precision = 'none'
+
+
+def cut(product, bits):
+    """A product of matrices whose factors keep so many bits behind the point, cut, not rounded."""
+    def shortened(matrix):
+        whole = matrix.contiguous().view(torch.int32)
+        return (whole >> (23 - bits) << (23 - bits)).view(torch.float32)
+    return lambda first, second: product(shortened(first), shortened(second))
+
+
+@pytest.mark.parametrize(('name', 'bits'), [('tf32', 10), ('bf16', 7)])
+def test_products_of_fewer_bits_do_not_change_the_masks(monkeypatch, precision, name, bits):
+    boxes = torch.tensor([[1.3, 2.2, 40.9, 30.1], [8., 3., 52., 36.]]).repeat(20, 1)
+    probabilities = maps('smooth', 0, 40, 1)[:, 0].mul(0.02).sigmoid()  # much near the threshold
     whole = paste_to_rles(probabilities, boxes, HEIGHT, WIDTH)
-    monkeypatch.setattr(torch, 'get_float32_matmul_precision', lambda: 'medium')
-    monkeypatch.setattr(mask_head, '_weights', lambda grid, size: torch.rand(len(grid), size))
+    monkeypatch.setattr(torch, 'mm', cut(torch.mm, bits))
+    assert paste_to_rles(probabilities, boxes, HEIGHT, WIDTH) != whole
+    precision.mkldnn.matmul.fp32_precision = name
     assert paste_to_rles(probabilities, boxes, HEIGHT, WIDTH) == whole
+
+
+@pytest.mark.parametrize('high', [
+    lambda backends: torch.set_float32_matmul_precision('high'),
+    lambda backends: setattr(backends.cuda.matmul, 'fp32_precision', 'tf32')],
+    ids=['old way', 'new way'])
+def test_a_model_of_fewer_bits_is_pasted_and_keeps_its_settings(monkeypatch, precision, high):
+    boxes, logits = torch.tensor([[1.3, 2.2, 40.9, 30.1]] * 40), maps('smooth', 0, 40)
+    expected, _ = both(logits, boxes)
+    high(precision)
+    seen = []
+    monkeypatch.setattr(mask_head, '_sample', lambda maps, box, *grid: (
+        seen.append(len(box)) or SAMPLE(maps, box, *grid)))
+    assert predict(heads()[1], logits, boxes.clone()).rles == expected
+    assert sum(seen) < 0.05 * 40 * 40 * 28  # not every pixel
+    assert precision.cuda.matmul.fp32_precision == 'tf32'
+
+
+SAMPLE = mask_head._sample
+
+
+@settings(max_examples=20, deadline=None)
+@given(st.integers(0, 2**20), st.sampled_from([torch.bfloat16, torch.float16]))
+def test_autocast_does_not_change_the_masks(seed, dtype):
+    boxes = torch.tensor([[1.3, 2.2, 40.9, 30.1], [8., 3., 52., 36.]])
+    logits = maps('smooth', seed, 2).to(dtype)
+    expected, got = both(logits, boxes)
+    with torch.autocast('cpu', dtype):
+        assert predict(heads()[1], logits, boxes.clone()).rles == got == expected
+        assert torch.is_autocast_enabled('cpu')
+
+
+def test_a_box_with_many_points_to_sample_does_not_make_work_of_the_others(monkeypatch):
+    plateau, sharp = torch.full((1, 28, 28), 0.5), torch.full((63, 28, 28), 1.)
+    sharp[:, :, :14] = 0.
+    boxes = torch.tensor([[0., 0., 300., 300.]] + [[0.5, 0., 20.5, 20.]] * 63)
+    seen = []
+    sample = torch.nn.functional.grid_sample
+    monkeypatch.setattr(mask_head.F, 'grid_sample', lambda maps, grid, **options: (
+        seen.append(grid.numel() // 2) or sample(maps, grid, **options)))
+    [alone] = paste_to_rles(plateau, boxes[:1], 300, 300)
+    seen.clear()
+    masks = paste_to_rles(torch.cat([plateau, sharp]), boxes, 300, 300)
+    assert masks[0] == alone
+    assert 280 * 280 < sum(seen) < 3 * 300 * 300
 
 
 @pytest.mark.parametrize('threshold', [0, -1])

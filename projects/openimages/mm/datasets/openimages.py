@@ -67,6 +67,7 @@ class OpenImagesInstanceDataset(BaseDetDataset):
             raise ValueError(f'unknown filter_cfg keys {sorted(unknown)}, '
                              f'expected some of {list(self.FILTERS)}')
         self.learn_boxes_without_masks = learn_boxes_without_masks
+        self._lazy = bool(options.get('lazy_init'))
         super().__init__(ann_file=ann_file, metainfo=metainfo, filter_cfg=filter_cfg,
                          serialize_data=False, **options)
 
@@ -75,6 +76,13 @@ class OpenImagesInstanceDataset(BaseDetDataset):
         # index's path is known, so this is where its header is read.
         super()._join_prefix()
         self.ann_file = os.fspath(self.ann_file)
+        if not self._lazy or os.path.exists(self.ann_file):
+            self._open()
+        # Otherwise only the metainfo is asked for, on a machine without the data: DetInferencer
+        # and init_detector do so, and take the classes from the checkpoint.
+
+    def _open(self) -> None:
+        """Read the index's header, and from it the classes."""
         self._index = PreparedIndex.open(self.ann_file)
         folder = Path(self.data_prefix.get('img', ''))
         self._shards = [] if folder.is_dir() else shards_of(folder)
@@ -103,6 +111,8 @@ class OpenImagesInstanceDataset(BaseDetDataset):
         """Choose the rows: filtering, then ``indices``."""
         if self._fully_initialized:
             return
+        if not hasattr(self, '_index'):
+            self._open()
         if self.proposal_file is not None:
             raise ValueError('proposal_file is not supported')
         self.data_list = self.filter_data()

@@ -1,15 +1,16 @@
-"""Reading a config the way the tools do: options that mean something, weights that are there.
+"""Reading a config the way the tools do, and putting into it what their options ask for.
 
-MMEngine merges any ``--cfg-options`` key, also a misspelt one, and an option such as
-``num_classes=350`` changes a variable that nothing reads any more. Here ``data_root`` and
-``num_classes`` go to every place that was made from them, and unknown keys are errors.
+In: a config file and ``--cfg-options``. Out: a config in which ``data_root`` and ``num_classes``
+have reached every place that is made from them (``shared_options``), and in which every other
+option has a place that something reads (``options``).
 """
 
 from __future__ import annotations
 
-import importlib.util
 import os
+import re
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -17,21 +18,13 @@ import torch
 from mmdet.registry import MODELS
 from mmengine.config import Config, ConfigDict
 from mmengine.logging import print_log
-from mmengine.registry import init_default_scope
+from mmengine.registry import RUNNERS, init_default_scope
+from mmengine.runner import Runner
 
 from projects.openimages.common.errors import UserError
-from projects.openimages.data.folders import shards_of
 from projects.openimages.data.index import PreparedIndex
-from projects.openimages.mm.engine.checkpoints import check_resumable, read_checkpoint
-
-SHARED_OPTIONS = ('data_root', 'num_classes')
-
-# What Runner.from_cfg reads and a config may leave out. activation_checkpointing is not among them:
-# it freezes what it is applied to, unlike model.backbone.with_cp.
-RUNNER_OPTIONS = frozenset((
-    'randomness', 'env_cfg', 'auto_scale_lr', 'custom_hooks', 'model_wrapper_cfg', 'work_dir',
-    'experiment_name', 'compile', 'efficient_conv_bn_eval', 'sync_bn', 'find_unused_parameters',
-    'visualizer', 'tta_model', 'tta_pipeline', 'resume', 'load_from'))
+from projects.openimages.mm.engine.options import SHARED_OPTIONS, check_keys, children, is_a
+from projects.openimages.mm.engine.shared_options import follow_the_file, set_everywhere
 
 
 def load_config(path: str | os.PathLike, options: Mapping[str, Any] | None = None) -> Config:
@@ -42,70 +35,47 @@ def load_config(path: str | os.PathLike, options: Mapping[str, Any] | None = Non
         options: dotted keys and values, as ``DictAction`` gives them.
 
     Raises:
-        UserError: no such file, or an option that nothing in the config would read.
+        UserError: no such file, or an option that is a slip of the pen.
     """
     if not Path(path).is_file():
         raise UserError('no such config file', path=path)
     cfg = Config.fromfile(os.fspath(path))
+    follow_the_file(cfg, os.fspath(path))
     options = dict(options or {})
-    for key in options:
-        _check_key(cfg, key)
+    check_keys(cfg, options)
     for name in SHARED_OPTIONS:
         if name in options:
-            _set_everywhere(cfg, name, options.pop(name))
+            set_everywhere(cfg, name, options.pop(name))
     cfg.merge_from_dict(options)
     return cfg
 
 
-def _check_key(cfg: Config, key: str) -> None:
-    """Each part but the last must exist; the last may be an argument that the config leaves out."""
-    head, *rest = key.split('.')
-    if head not in cfg:
-        if head not in RUNNER_OPTIONS:
-            raise UserError(f'--cfg-options {key}: the config has no {head!r}, it has '
-                            f'{", ".join(sorted(cfg.keys()))}')
-        return
-    node, path = cfg[head], head
-    for part in rest[:-1]:
-        if isinstance(node, (list, tuple)) and part.isdigit() and int(part) < len(node):
-            node = node[int(part)]
-        elif isinstance(node, Mapping) and part in node:
-            node = node[part]
-        else:
-            valid = ', '.join(sorted(node)) if isinstance(node, Mapping) else type(node).__name__
-            raise UserError(f'--cfg-options {key}: no {part!r} in {path}, it has {valid}')
-        path += f'.{part}'
-
-
-def _set_everywhere(cfg: Config, name: str, value: Any) -> None:
-    if name not in cfg:
-        raise UserError(f'--cfg-options {name}: the config has no {name!r}')
-    old = cfg[name]
-    if name == 'data_root':
-        value = os.path.join(str(value), '')
-        _walk(cfg, lambda key, item: value + item[len(old):]
-              if isinstance(item, str) and item.startswith(old) else item)
-    else:
-        if not isinstance(value, int) or value < 1:
-            raise UserError(f'--cfg-options {name}={value}: expected a positive whole number')
-        _walk(cfg, lambda key, item: value if key == name and item == old else item)
-
-
-def _walk(node: Any, change) -> None:
-    """Replace each leaf by ``change(key, leaf)``, in place."""
-    keys = range(len(node)) if isinstance(node, list) else list(node)
-    for key in keys:
-        item = node[key]
-        if isinstance(item, (Mapping, list)):
-            _walk(item, change)
-        elif (changed := change(key, item)) is not item:
-            node[key] = changed
-
-
 def build_model(cfg: Config) -> torch.nn.Module:
-    """The config's model with unset weights; nothing is fetched."""
+    """The config's model with unset weights; nothing is fetched.
+
+    Raises:
+        UserError: a class that there is not, or an argument that it does not take.
+    """
     init_default_scope(cfg.get('default_scope', 'mmdet'))
-    return MODELS.build(cfg.model)
+    with mistakes_in_one_line():
+        return MODELS.build(cfg.model)
+
+
+@contextmanager
+def mistakes_in_one_line() -> Iterator[None]:
+    """Turn what MMEngine's registries say of a config's mistakes into a UserError."""
+    try:
+        yield
+    except (TypeError, KeyError) as error:
+        said = str(error.args[0]) if error.args else ''
+        if not re.search(r"unexpected keyword argument|is not in the \S+ registry", said):
+            raise
+        raise UserError(f'the config: {said.split(". ")[0]}') from None
+
+
+def build_runner(cfg: Config) -> Runner:
+    """The config's runner: MMEngine's ``Runner`` where it names none (``runner_type``)."""
+    return RUNNERS.build(cfg) if 'runner_type' in cfg else Runner.from_cfg(cfg)
 
 
 def set_work_dir(cfg: Config, work_dir: str | None, config_path: str) -> None:
@@ -114,64 +84,10 @@ def set_work_dir(cfg: Config, work_dir: str | None, config_path: str) -> None:
         Path('work_dirs') / Path(config_path).stem)
 
 
-def check_data(cfg: Config, *loaders: str) -> None:
-    """The indexes and image folders that ``cfg[loader]`` names exist and fit the class count."""
-    for loader in loaders:
-        for dataset in _datasets((cfg.get(loader) or {}).get('dataset', {})):
-            root = Path(dataset.get('data_root') or '')
-            path = root / dataset['ann_file']
-            index = PreparedIndex.open(path)
-            images = root / dataset['data_prefix']['img']
-            if not images.is_dir() and not shards_of(images):
-                raise UserError('no such folder (the images)', path=images)
-            chosen = (dataset.get('metainfo') or {}).get('classes')
-            count = len(chosen) if chosen else index.label_space.num_classes
-            if cfg.get('num_classes', count) != count:
-                raise UserError(f'the index has {count} classes and the model '
-                                f'{cfg.num_classes}; set --cfg-options num_classes={count}',
-                                path=path)
-
-
-def _datasets(node: Mapping) -> list[Mapping]:
-    """The Open Images datasets in a dataset config, inside whatever wrappers."""
-    if node.get('type') == 'OpenImagesInstanceDataset':
-        return [node]
-    inner = node.get('datasets') or ([node['dataset']] if 'dataset' in node else [])
-    return [found for child in inner for found in _datasets(child)]
-
-
-def check_start_weights(cfg: Config) -> None:
-    """The weights that training starts from are there; those they overwrite are not fetched.
-
-    Raises:
-        UserError: no such file, one without weights, or one that cannot be resumed from.
-    """
-    init = cfg.model.backbone.get('init_cfg') or {}
-    if cfg.get('load_from'):
-        if '://' not in cfg.load_from:
-            _check_checkpoint(cfg.load_from, resume=cfg.get('resume', False))
-        cfg.model.backbone.init_cfg = None
-    elif (str(init.get('checkpoint', '')).startswith('torchvision://')
-          and importlib.util.find_spec('torchvision') is None):
-        raise UserError(f'{init["checkpoint"]} needs torchvision; install it, or name a file with '
-                        '--cfg-options model.backbone.init_cfg.checkpoint=FILE, or train from '
-                        'scratch with model.backbone.init_cfg=None')
-
-
-def _check_checkpoint(path: str, *, resume: bool) -> None:
-    if not resume and not Path(path).is_file():
-        raise UserError('no such file (the start weights); make them with tools/trim_checkpoint.py '
-                        '(docs/training.md), or train without: --cfg-options load_from=None',
-                        path=path)
-    checkpoint = read_checkpoint(path)
-    if resume:
-        check_resumable(checkpoint, path)
-
-
 def use_split(cfg: Config, split: str) -> None:
     """Test on another prepared split; one without annotations gets no score."""
     dataset = cfg.test_dataloader.dataset
-    if dataset.type != 'OpenImagesInstanceDataset':
+    if not is_a(dataset, 'OpenImagesInstanceDataset'):
         raise UserError(f'--split needs an OpenImagesInstanceDataset, not {dataset.type}')
     dataset.ann_file = f'prepared/{split}/index.arrow'
     dataset.data_prefix = {'img': f'images/{split}/'}
@@ -191,7 +107,7 @@ def needs_expansion(cfg: Config, wanted: bool) -> bool:
     detection comes with one of each ancestor on the same place, and repeating it would give
     duplicates. The log says so then.
     """
-    closed = any(node.get('type') == 'FederatedLoss' and node.get('hierarchy', True)
+    closed = any(is_a(node, 'FederatedLoss') and node.get('hierarchy', True)
                  for node in _mappings(cfg.model))
     if wanted and closed:
         print_log('the model scores ancestor classes itself: detections are not expanded over the '
@@ -203,9 +119,8 @@ def _mappings(node: Any) -> Iterator[Mapping]:
     """A nested config's mappings, the outermost first."""
     if isinstance(node, Mapping):
         yield node
-    for child in node.values() if isinstance(node, Mapping) else node:
-        if isinstance(child, (Mapping, list, tuple)):
-            yield from _mappings(child)
+    for _, child in children(node):
+        yield from _mappings(child)
 
 
 def score_as_submitted(cfg: Config, **selection: Any) -> None:
@@ -220,7 +135,8 @@ def score_as_submitted(cfg: Config, **selection: Any) -> None:
 
 
 def _challenge_metrics(cfg: Config) -> list[Mapping]:
-    return [item for item in _evaluators(cfg) if item.get('type') == 'OpenImagesChallengeMetric']
+    return [node for node in _mappings(cfg.test_evaluator)
+            if is_a(node, 'OpenImagesChallengeMetric')]
 
 
 def _evaluators(cfg: Config) -> list[Mapping]:

@@ -9,6 +9,7 @@ Importing this module replaces MMEngine's loaders of checkpoints.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -17,21 +18,25 @@ from mmengine.runner import CheckpointLoader, IterBasedTrainLoop, Runner
 from mmengine.runner import checkpoint as mmengine_checkpoint
 
 from projects.openimages.common.errors import UserError
-from projects.openimages.mm.engine.checkpoints import read_checkpoint, safe_loading, weights_of
+from projects.openimages.mm.engine.checkpoints import local_file, read_checkpoint, weights_of
 
 
 def load_from_local(filename: str, map_location: Any = None) -> dict[str, Any]:
     """Stands in for MMEngine's loader of local files.
 
-    Why: that one unpickles whatever ``weights_only=True`` refuses, and ``Runner.resume`` runs the
-    text of the config that the checkpoint was trained with, as Python; so that text is left out.
-    Relies on: ``CheckpointLoader`` takes the loader of the prefix ``''`` for a path, and
+    Why: that one unpickles whatever ``weights_only=True`` refuses; ``Runner.resume`` runs the text
+    of the config that the checkpoint was trained with, as Python, so that text is left out; and
+    weights under ``model``, as detectron2 and others store them, are looked for in ``state_dict``
+    only. Relies on: ``CheckpointLoader`` takes the loader of the prefix ``''`` for a path, and
     ``Runner.resume`` does without the text.
     """
     checkpoint = read_checkpoint(filename, map_location)
     meta = checkpoint.get('meta')
     if isinstance(meta, dict):
         meta.pop('config', None)
+    weights = weights_of(checkpoint, filename)
+    if weights is not checkpoint:
+        checkpoint['state_dict'] = weights
     return checkpoint
 
 
@@ -42,18 +47,23 @@ def load_url(url: str, model_dir: str | None = None, map_location: Any = None,
     Why: that one unpickles what it has fetched. Relies on: the loaders for ``https://``,
     ``torchvision://`` and ``open-mmlab://`` call ``load_url`` by its name in their module.
     """
-    try:
-        with safe_loading(url):
-            checkpoint = torch.hub.load_state_dict_from_url(url, model_dir, map_location, progress,
-                                                            weights_only=True)
-    except OSError as error:
-        raise UserError(f'cannot be fetched ({error})', path=url) from None
-    weights_of(checkpoint, url)
-    return checkpoint
+    return load_from_local(local_file(url, model_dir, progress=progress), map_location)
 
 
 CheckpointLoader.register_scheme('', load_from_local, force=True)
 mmengine_checkpoint.load_url = load_url
+
+
+def base_files(path: str) -> Iterator[str]:
+    """The config files that one inherits from, near and far.
+
+    Why: ``Config.fromfile`` gives what they make together, not what was set in which. Relies on:
+    ``Config`` finds bases by its ``_get_base_files`` and ``_get_cfg_path``.
+    """
+    for base in Config._get_base_files(path):
+        base_path, _ = Config._get_cfg_path(base, path)
+        yield base_path
+        yield from base_files(base_path)
 
 
 def start_where_the_sampler_is(loop: IterBasedTrainLoop) -> None:
@@ -64,6 +74,31 @@ def start_where_the_sampler_is(loop: IterBasedTrainLoop) -> None:
     here. Relies on: ``run`` calls ``dataloader_iterator.skip_iter`` before it takes a batch.
     """
     loop.dataloader_iterator.skip_iter = lambda num_iters: None
+
+
+def skip_batches_of_updates(loop: IterBasedTrainLoop, batches: int) -> None:
+    """Let a resumed loop skip all batches of the updates that it has made.
+
+    Why: it takes an iteration for a batch. Relies on: as ``start_where_the_sampler_is``.
+    """
+    skip = loop.dataloader_iterator.skip_iter
+    loop.dataloader_iterator.skip_iter = lambda updates: skip(updates * batches)
+
+
+def accumulate_gradients(loop: IterBasedTrainLoop, batches: int) -> None:
+    """Have the optimiser wrapper make an update after so many batches of a loop's iteration.
+
+    Why: only when the loop has been built is known how many processes there are, and the runner has
+    counted an iteration as a batch. Relies on: the wrapper reads ``_accumulative_counts``, and
+    ``initialize_count_status`` may be called again before training.
+    """
+    wrapper = loop.runner.optim_wrapper
+    if getattr(wrapper, '_accumulative_counts', None) != 1:
+        raise UserError('train_cfg.images_per_update needs one optimiser that does not accumulate '
+                        'by itself (optim_wrapper.accumulative_counts)')
+    wrapper._accumulative_counts = batches
+    wrapper.initialize_count_status(loop.runner.model, loop.iter * batches,
+                                    loop.max_iters * batches)
 
 
 def leave_out_metrics(runner: Runner) -> None:

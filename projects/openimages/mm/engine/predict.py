@@ -9,7 +9,7 @@ from __future__ import annotations
 import glob
 import json
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,17 +18,18 @@ from mmcv.transforms import Compose
 from mmengine.config import Config
 from mmengine.dataset import pseudo_collate
 from PIL import Image, ImageOps
-from torch import Tensor
 
 from projects.openimages.common.errors import UserError
 from projects.openimages.common.files import atomic_write
 from projects.openimages.common.progress import progress
 from projects.openimages.mm.engine.checkpoints import (
-    check_class_count,
+    load_weights,
+    local_file,
     read_checkpoint,
     weights_of,
 )
 from projects.openimages.mm.engine.config import build_model
+from projects.openimages.mm.engine.options import is_a
 from projects.openimages.mm.evaluation.predictions import to_instances
 from projects.openimages.submissions.formats import score_text
 from projects.openimages.visualization.drawing import Instances, draw_instances
@@ -67,13 +68,12 @@ class Predictor:
     """
 
     def __init__(self, cfg: Config, checkpoint: str | os.PathLike, device: str = 'cpu') -> None:
+        checkpoint = local_file(os.fspath(checkpoint))
         stored = read_checkpoint(checkpoint)
         self.names, self.mids = _classes(stored, checkpoint)
         _never_download(cfg)
         model = build_model(cfg)
-        detector = getattr(model, 'module', model)
-        check_class_count(detector, weights_of(stored), checkpoint)
-        _load(detector, weights_of(stored), checkpoint)
+        load_weights(getattr(model, 'module', model), weights_of(stored), checkpoint)
         self._model = model.to(device).eval()
         self._pipeline = Compose([_load_or_blank(transform) for transform in
                                   cfg.test_dataloader.dataset.pipeline])
@@ -92,21 +92,13 @@ class Predictor:
 
 
 def _classes(stored: dict[str, Any], path: str | os.PathLike) -> tuple[tuple, tuple]:
-    meta = (stored.get('meta') or {}).get('dataset_meta') or {}
-    if not meta.get('classes'):
+    meta = stored.get('meta') or {}
+    of_data = meta.get('dataset_meta') or {}
+    names = of_data.get('classes') or of_data.get('CLASSES') or meta.get('CLASSES')
+    if not names:
         raise UserError('no class names in its meta: expected a checkpoint of a training run',
                         path=path)
-    return tuple(meta['classes']), tuple(meta.get('mids', ()))
-
-
-def _load(model: torch.nn.Module, state: Mapping[str, Tensor], path: str | os.PathLike) -> None:
-    """Load weights that must all be there and fit; what else the checkpoint has is left out."""
-    for name, tensor in model.state_dict().items():
-        if name not in state or state[name].shape != tensor.shape:
-            what = (f'is {tuple(state[name].shape)}' if name in state else 'is missing')
-            raise UserError(f'does not fit the config: {name} {what}, expected '
-                            f'{tuple(tensor.shape)}', path=path)
-    model.load_state_dict(state, strict=False)
+    return tuple(names), tuple(of_data.get('mids', ()))
 
 
 def _never_download(cfg: Config) -> None:
@@ -118,7 +110,7 @@ def _never_download(cfg: Config) -> None:
 
 def _load_or_blank(transform: dict) -> dict:
     """Loading that says what is wrong, and turns people's photos upright as the camera says."""
-    if transform['type'] == 'LoadImageFromFile':
+    if is_a(transform, 'LoadImageFromFile', exactly=True):
         return {**transform, 'type': 'LoadImageOrBlank', 'color_type': 'color'}
     return transform
 

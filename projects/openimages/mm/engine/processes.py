@@ -32,6 +32,12 @@ def start_processes(cfg: Config, launcher: str) -> None:
         join_without_gpu(cfg)
 
 
+def number_of_processes(launcher: str) -> int:
+    """How many processes ``launcher`` has started, known before they have joined."""
+    names = {'pytorch': 'WORLD_SIZE', 'slurm': 'SLURM_NTASKS', 'mpi': 'OMPI_COMM_WORLD_SIZE'}
+    return int(os.environ.get(names.get(launcher, ''), 1))
+
+
 def end_with_the_launcher(seconds: float = 1.0) -> None:
     """End this process when the one that started it has died, looked for every few ``seconds``.
 

@@ -32,6 +32,7 @@ from projects.openimages.common.errors import UserError
 from projects.openimages.masks import encode_text, rle_from_mask
 from projects.openimages.mm.engine.config import needs_expansion, score_as_submitted
 from projects.openimages.mm.engine.mmengine_internals import leave_out_metrics
+from projects.openimages.mm.engine.options import is_a
 from projects.openimages.mm.evaluation.predictions import classes_of_labels, select_predictions
 from projects.openimages.submissions.dump.finish import finish_submission, parse_size
 from projects.openimages.submissions.dump.parts import (
@@ -91,7 +92,7 @@ def _name_unreadable_images(cfg: Config) -> None:
     pipelines = [_innermost(cfg.test_dataloader.dataset).pipeline, cfg.get('tta_pipeline', [])]
     for pipeline in pipelines:
         for transform in pipeline:
-            if transform['type'] == 'LoadImageFromFile':
+            if is_a(transform, 'LoadImageFromFile', exactly=True):
                 transform['type'] = 'LoadImageOrBlank'
 
 

@@ -30,7 +30,11 @@ from projects.openimages.mm.structures.rle_masks import RleMasks
 # A sample coordinate has at most three roundings of 2**-20 (numbers up to 32) after the grid value
 # that both ways share; a map in [0, 1] changes by at most 1 a step along each axis; the weights'
 # and sums' own roundings are a tenth of that. So both ways differ by less than 7e-6.
-_ROUNDING = 2e-5
+_ROUNDING_FLOAT32 = 2e-5
+# Where torch may multiply matrices with fewer bits (TF32 and bfloat16 keep 10 and 7 of them), the
+# weights along both axes, the map and the product in between are cut: four errors of 2**-10 or
+# 2**-7. Those settings are the whole process's, so they are asked for here and not changed.
+_ROUNDING = {'tf32': 5e-3, 'bf16': 4e-2}
 _OUTSIDE = 4.  # a coordinate at which every map is zero
 _NO_LENGTH = 1e-30  # pixels; from here on a coordinate divided by it stays finite
 _GROUP_PIXELS = 1 << 21  # of boxes pasted together: few large steps, at most some 50 MB
@@ -88,11 +92,12 @@ def paste_to_rles(maps: Tensor, boxes: Tensor, height: int, width: int,
     maps, boxes = maps.float(), boxes.float()
     areas = _areas(boxes, height, width, maps.shape[-1])
     edges = [np.zeros(0, np.int64)] * len(boxes)
-    for group in _groups(areas):
-        rows = torch.as_tensor(group, device=boxes.device)
-        found = _paste_edges(maps[rows], boxes[rows], areas[group], height, threshold)
-        for row, item in zip(group.tolist(), found, strict=True):
-            edges[row] = item
+    with torch.autocast(boxes.device.type, enabled=False):  # it would multiply in half precision
+        for group in _groups(areas):
+            rows = torch.as_tensor(group, device=boxes.device)
+            found = _paste_edges(maps[rows], boxes[rows], areas[group], height, threshold)
+            for row, item in zip(group.tolist(), found, strict=True):
+                edges[row] = item
     return rles_from_edges(edges, height, width)
 
 
@@ -211,15 +216,18 @@ def _at_least(threshold: float, values: Tensor, maps: Tensor, grid_x: Tensor, gr
     """
     values -= threshold
     inside = values >= 0
-    close = values.abs_() < _ROUNDING
-    if torch.get_float32_matmul_precision() != 'highest':
-        close.fill_(True)  # products of fewer bits: sample everything
-    found = _nonzero(close)
+    found = _nonzero(values.abs_() < _rounding(values.device))
     if len(found):
         box, column, row = places.of(found)
         at_x, at_y = places.grid_rows(box, column, row)
         inside[found] = _sample(maps, box, grid_x[at_x], grid_y[at_y]) >= threshold
     return inside
+
+
+def _rounding(device: torch.device) -> float:
+    """How far products of matrices and ``grid_sample`` may be apart on a device."""
+    backend = torch.backends.cuda if device.type == 'cuda' else torch.backends.mkldnn
+    return _ROUNDING.get(backend.matmul.fp32_precision, _ROUNDING_FLOAT32)
 
 
 def _nonzero(flags: Tensor) -> Tensor:
@@ -230,9 +238,17 @@ def _nonzero(flags: Tensor) -> Tensor:
 
 
 def _sample(maps: Tensor, box: Tensor, grid_x: Tensor, grid_y: Tensor) -> Tensor:
-    """(K,) values at single points as ``grid_sample`` gives them; ``box`` (K,) is ascending."""
+    """(K,) values at single points as ``grid_sample`` gives them; ``box`` (K,) is ascending.
+
+    A box's points stand in as many rows as they need, each as long as a box has points on average:
+    one box with many does not make the others' rows long.
+    """
     counts = torch.bincount(box, minlength=len(maps))
+    length = -(-len(box) // len(maps))
+    needed = (counts + length - 1) // length
     within = torch.arange(len(box), device=box.device) - (counts.cumsum(0) - counts)[box]
-    grid = maps.new_zeros(len(maps), 1, int(counts.max()), 2)
-    grid[box, 0, within] = torch.stack([grid_x, grid_y], 1)
-    return F.grid_sample(maps[:, None], grid, align_corners=False)[box, 0, 0, within]
+    row = (needed.cumsum(0) - needed)[box] + within // length
+    owner = torch.arange(len(maps), device=box.device).repeat_interleave(needed)
+    grid = maps.new_zeros(len(owner), 1, length, 2)
+    grid[row, 0, within % length] = torch.stack([grid_x, grid_y], 1)
+    return F.grid_sample(maps[owner, None], grid, align_corners=False)[row, 0, 0, within % length]

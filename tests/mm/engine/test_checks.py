@@ -1,0 +1,107 @@
+"""What a training or a test needs is asked for before it starts."""
+
+import importlib.util
+
+import pytest
+import torch
+
+from projects.openimages.common.errors import UserError
+from projects.openimages.mm.engine.checks import check_data, check_start_weights, class_counts
+from projects.openimages.mm.engine.config import build_model, load_config
+from tests.helpers import REPOSITORY, assert_one_line_error, run_tool
+
+MAIN, DEMO = (REPOSITORY / 'configs' / f'oi_mask_rcnn_r50{name}.py' for name in ('', '_demo'))
+
+
+@pytest.fixture(scope='module')
+def model():
+    return build_model(load_config(DEMO))
+
+
+def test_class_count_of_the_data_must_be_the_models(demo_root):
+    cfg = load_config(DEMO, {'data_root': str(demo_root), 'num_classes': 299})
+    with pytest.raises(UserError, match=r'300 classes.*299.*num_classes=300'):
+        check_data(cfg, build_model(cfg), 'train_dataloader')
+
+
+def test_the_layers_of_the_model_count_not_the_variable(demo_root, model):
+    cfg = load_config(DEMO, {'data_root': str(demo_root)})
+    cfg.num_classes = 80  # as in configs of Mask2Former, whose head has its own
+    check_data(cfg, model, 'train_dataloader', 'val_dataloader')
+    cfg = load_config(DEMO, {'data_root': str(demo_root),
+                             'model.roi_head.mask_head.num_classes': 80})
+    with pytest.raises(UserError, match=r'300 classes .*roi_head\.mask_head 80; '
+                                        r'.*model\.roi_head\.mask_head\.num_classes=300'):
+        check_data(cfg, build_model(cfg), 'train_dataloader')
+
+
+def test_heads_of_a_part_of_the_data_sets_classes(demo_root):
+    cfg = load_config(DEMO, {'data_root': str(demo_root), 'num_classes': 2,
+                             'train_dataloader.dataset.metainfo.classes': ['Cat', 'Dog']})
+    check_data(cfg, build_model(cfg), 'train_dataloader')
+
+
+def test_only_classes_of_objects_are_counted(model):
+    assert class_counts(model) == {'roi_head.bbox_head': 300, 'roi_head.mask_head': 300}
+    assert model.rpn_head.num_classes == 1
+    agnostic = load_config(DEMO, {'model.roi_head.mask_head.class_agnostic': True,
+                                  'model.roi_head.mask_head.num_classes': 80})
+    assert class_counts(build_model(agnostic)) == {'roi_head.bbox_head': 300}
+
+
+def test_heads_of_another_data_set_are_one_line_before_training(demo_root, tmp_path):
+    """With too few outputs the loss would fail at the first label beyond them."""
+    result = run_tool('tools/train.py', DEMO, '--work-dir', tmp_path, '--cfg-options',
+                      f'data_root={demo_root}', 'model.roi_head.bbox_head.num_classes=80')
+    assert_one_line_error(result, 'the index has 300 classes', 'roi_head.bbox_head 80')
+
+
+def test_missing_images_are_said(demo_root, model):
+    cfg = load_config(DEMO, {'data_root': str(demo_root)})
+    check_data(cfg, model, 'train_dataloader', 'val_dataloader')
+    cfg.val_dataloader.dataset.data_prefix = {'img': 'pictures/'}
+    with pytest.raises(UserError, match='pictures'):
+        check_data(cfg, model, 'train_dataloader', 'val_dataloader')
+
+
+def test_missing_start_weights_are_said_with_the_ways_out(model):
+    with pytest.raises(UserError, match=r'trim_checkpoint.*load_from=None'):
+        check_start_weights(load_config(MAIN), model)
+
+
+def test_nothing_is_fetched_when_start_weights_are_there(tmp_path, model):
+    torch.save({'state_dict': {'backbone.conv1.weight': torch.zeros(1)}}, tmp_path / 'start.pth')
+    cfg = load_config(MAIN, {'load_from': str(tmp_path / 'start.pth')})
+    check_start_weights(cfg, model)
+    assert cfg.model.backbone.init_cfg is None
+
+
+def test_start_weights_of_another_program_are_said(tmp_path, model):
+    torch.save({'state_dict': {'stem.weight': torch.zeros(1)}}, tmp_path / 'start.pth')
+    cfg = load_config(MAIN, {'load_from': str(tmp_path / 'start.pth')})
+    with pytest.raises(UserError, match=r'start\.pth: none of its 1 tensors .*trim_checkpoint'):
+        check_start_weights(cfg, model)
+
+
+def test_weights_alone_are_not_resumed_from(tmp_path, model):
+    torch.save({'state_dict': {'a': torch.zeros(1)}}, tmp_path / 'start.pth')
+    cfg = load_config(MAIN, {'load_from': str(tmp_path / 'start.pth'), 'resume': True})
+    with pytest.raises(UserError, match=r'start\.pth: has no iter'):
+        check_start_weights(cfg, model)
+
+
+def test_another_models_run_is_not_resumed(tmp_path, model):
+    torch.save({'state_dict': {'a': torch.zeros(1)}, 'meta': {'iter': 1, 'epoch': 0},
+                'message_hub': {}}, tmp_path / 'start.pth')
+    cfg = load_config(MAIN, {'load_from': str(tmp_path / 'start.pth'), 'resume': True})
+    with pytest.raises(UserError, match=r'start\.pth: does not fit the config'):
+        check_start_weights(cfg, model)
+
+
+def test_imagenet_weights_need_torchvision(monkeypatch, model):
+    from_imagenet = load_config(MAIN, {'load_from': None})
+    from_scratch = load_config(MAIN, {'load_from': None, 'model.backbone.init_cfg': None})
+    monkeypatch.setattr(importlib.util, 'find_spec', lambda name: None)
+    with pytest.raises(UserError, match='needs torchvision'):
+        check_start_weights(from_imagenet, model)
+    check_start_weights(from_scratch, model)
