@@ -22,6 +22,7 @@ from mmengine.registry import init_default_scope
 from projects.openimages.common.errors import UserError
 from projects.openimages.data.index import PreparedIndex
 from projects.openimages.mm.engine.checkpoints import check_resumable, read_checkpoint
+from projects.openimages.mm.models.adapting import set_class_count
 
 SHARED_OPTIONS = ('data_root', 'num_classes')
 
@@ -88,6 +89,7 @@ def _set_everywhere(cfg: Config, name: str, value: Any) -> None:
         if not isinstance(value, int) or value < 1:
             raise UserError(f'--cfg-options {name}={value}: expected a positive whole number')
         _walk(cfg, lambda key, item: value if key == name and item == old else item)
+        set_class_count(cfg.model, value)
 
 
 def _walk(node: Any, change) -> None:
