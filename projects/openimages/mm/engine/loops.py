@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping
+from typing import Any
 
 import torch
 from mmdet.registry import LOOPS
@@ -19,7 +21,13 @@ class ResumableTrainLoop(IterBasedTrainLoop):
 
     MMEngine builds the sampler before it reads the checkpoint's random seed, so a run with a
     drawn seed would go on in another order; and it can skip only through a plain batch sampler.
+    A seed that the config gives to the sampler stays.
     """
+
+    def __init__(self, runner: Any, dataloader: Any, *args: Any, **options: Any) -> None:
+        sampler = dataloader.get('sampler') if isinstance(dataloader, Mapping) else None
+        self._own_seed = isinstance(sampler, Mapping) and sampler.get('seed') is not None
+        super().__init__(runner, dataloader, *args, **options)
 
     def run(self) -> torch.nn.Module:
         """Train, after moving the samplers to the checkpoint's seed and iteration."""
@@ -34,7 +42,7 @@ class ResumableTrainLoop(IterBasedTrainLoop):
     def _move_samplers(self) -> None:
         batch_sampler = self.dataloader.batch_sampler
         sampler = batch_sampler.sampler
-        if hasattr(sampler, 'seed'):
+        if hasattr(sampler, 'seed') and not self._own_seed:
             sampler.seed = self.runner.seed
         if hasattr(batch_sampler, 'skip_batches'):
             batch_sampler.skip_batches(self.iter)
