@@ -10,6 +10,7 @@ from projects.openimages.mm.datasets import (  # noqa: F401
     samplers,
     soft_sampler,
     transforms,
+    unreadable,
 )
 from projects.openimages.mm.engine import hooks, loops, mmengine_internals  # noqa: F401
 from projects.openimages.mm.evaluation import (  # noqa: F401

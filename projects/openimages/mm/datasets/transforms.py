@@ -13,7 +13,8 @@ from projects.openimages.mm.datasets.rle_transforms import is_group_of
 from projects.openimages.mm.structures.rle_masks import RleMasks
 
 META_KEYS = ('img_id', 'image_id', 'img_path', 'ori_shape', 'img_shape', 'scale_factor', 'flip',
-             'flip_direction', 'verified_labels', 'boxed_labels', 'unreadable')
+             'flip_direction', 'verified_labels', 'boxed_labels', 'unreadable',
+             'skipped_images')
 
 
 @TRANSFORMS.register_module()
