@@ -23,6 +23,7 @@ from tests.mm.test_configs import code_lines
 from tests.mm.zoo_run import CONFIGS, RUNNABLE, small_config
 
 NAMES = [path.stem for path in RUNNABLE]
+PAGE = (REPOSITORY / 'docs' / 'models.md').read_text(encoding='utf-8')
 
 
 @pytest.mark.parametrize('path', CONFIGS, ids=lambda path: path.stem)
@@ -94,14 +95,32 @@ def test_what_lies_in_a_group_is_not_learnt_as_background(path, tmp_path):
         assert classification_loss(model, 1) == 0
 
 
+def documented_parameters():
+    """By config, from the page's table."""
+    return dict(re.findall(r'^\| `configs/(?:zoo/)?(\w+)\.py` \|.*?\| ([\d.]+M|–) \|', PAGE, re.M))
+
+
+def test_every_config_is_in_the_table():
+    assert {path.stem for path in CONFIGS} <= documented_parameters().keys()
+    for name in ('oi_mask_rcnn_r50', 'oi_mask_rcnn_r50_federated'):
+        cfg = load_config(REPOSITORY / 'configs' / f'{name}.py')
+        cfg.model.backbone.init_cfg = None
+        parameters = sum(value.numel() for value in build_model(cfg).parameters())
+        assert f'{parameters / 1e6:.1f}M' == documented_parameters()[name]
+
+
 @pytest.mark.parametrize('path', RUNNABLE, ids=NAMES)
 def test_the_class_count_reaches_every_layer_of_classes(path):
-    """Layers of 300 classes with another count have that count's size."""
+    """Layers of 300 classes with another count have that count's size; docs/models.md is right."""
     sizes = []
     for count in (300, 7):
         cfg = load_config(path, {'num_classes': count})
         cfg.model.backbone.init_cfg = None
-        sizes.append([tuple(value.shape) for value in build_model(cfg).state_dict().values()])
+        model = build_model(cfg)
+        sizes.append([tuple(value.shape) for value in model.state_dict().values()])
+        if count == 300:
+            parameters = sum(value.numel() for value in model.parameters())
+            assert f'{parameters / 1e6:.1f}M' == documented_parameters()[path.stem]
     differing = Counter((left, right) for left, right in zip(*sizes, strict=True) if left != right)
     assert differing
     for left, right in differing:
@@ -115,6 +134,29 @@ def test_the_class_count_reaches_every_layer_of_classes(path):
 def test_what_is_not_installed_is_said_in_one_line():
     assert_one_line_error(run_tool('tools/train.py', 'configs/zoo/mask_rcnn_convnext_t.py'),
                           'ConvNeXt', 'mmpretrain', 'docs/models.md')
+
+
+EXAMPLES = dict(zip(('another', 'tta', 'final'),
+                    re.findall(r'```python\n(_base_ = .*?)```', PAGE, re.DOTALL), strict=True))
+
+
+@pytest.mark.parametrize('name', EXAMPLES)
+def test_the_examples_of_the_page_are_configs(name, tmp_path):
+    path = tmp_path / 'model.py'
+    configs = REPOSITORY / 'configs'
+    path.write_text(re.sub(r"'\./", f"'{configs}/", EXAMPLES[name]))
+    cfg = load_config(path, {'data_root': '/data/oi'})
+    if name == 'final':
+        parts = cfg.train_dataloader.dataset.datasets
+        assert [part.ann_file for part in parts] == [
+            'prepared/train/index.arrow', 'prepared/validation/index.arrow']
+        assert {part.data_root for part in parts} == {'/data/oi/'}
+        assert parts[0].pipeline == parts[1].pipeline
+        assert set(cfg.train_dataloader.dataset) == {'type', 'datasets'}
+    else:
+        assert ('tta_model' in cfg) is (name == 'tta')
+        cfg.model.backbone.init_cfg = None
+        assert unaware_parts(build_model(cfg)) == []
 
 
 WHOLE = '''
