@@ -8,6 +8,7 @@ from collections import Counter
 import pytest
 import torch
 from mmdet.testing import demo_mm_inputs
+from mmengine import load
 from mmengine.config import Config
 from mmengine.hooks import Hook
 from mmengine.runner import Runner
@@ -23,6 +24,7 @@ from tests.mm.test_configs import code_lines
 from tests.mm.zoo_run import CONFIGS, RUNNABLE, small_config
 
 NAMES = [path.stem for path in RUNNABLE]
+PIXELS = ('mask2former_r50', 'rtmdet_ins_l')  # these give masks as pixels
 PAGE = (REPOSITORY / 'docs' / 'models.md').read_text(encoding='utf-8')
 
 
@@ -57,6 +59,11 @@ def test_a_model_is_trained_an_iteration_and_tested_to_a_submission(path, demo_r
 
     cfg = small_config(path, demo_root, tmp_path)
     cfg.load_from = str(tmp_path / 'iter_1.pth')
+    cfg.test_evaluator = [cfg.test_evaluator, {
+        'type': 'DumpPredictions', 'out_file_path': str(tmp_path / 'all.pkl')}]
+    if path.stem in PIXELS:
+        cfg.custom_hooks = [*cfg.get('custom_hooks', []), {
+            'type': 'ComparisonPicturesHook', 'folder': str(tmp_path / 'pictures')}]
     add_submission_dump(cfg, tmp_path / 'submission.csv')
     scores = Runner.from_cfg(cfg).test()
     assert 0 <= scores['openimages/mAP'] <= 1
@@ -65,6 +72,13 @@ def test_a_model_is_trained_an_iteration_and_tested_to_a_submission(path, demo_r
     images = {image.stem for image in (demo_root / 'images' / 'validation').glob('*.jpg')}
     assert {row['ImageID'] for row in rows} == images
     assert any(row['PredictionString'] for row in rows)
+    found = load(tmp_path / 'all.pkl')
+    assert len(found) == len(images) and all(
+        len(one['pred_instances']['masks']) == len(one['pred_instances']['scores'])
+        for one in found)
+    if path.stem in PIXELS:
+        assert {file.stem for file in (tmp_path / 'pictures').iterdir()} == {
+            *images, 'contact_sheet'}
 
 
 def classification_loss(model, ignored):
@@ -126,7 +140,11 @@ def test_the_class_count_reaches_every_layer_of_classes(path):
     for left, right in differing:
         [(of_300, of_7)] = {pair for pair in zip(left, right, strict=True) if pair[0] != pair[1]}
         assert (of_300 - 300, of_7 - 7) in {(0, 0), (1, 1), (2, 2), (900, 21)}, (left, right)
+    preprocessor = cfg.model.data_preprocessor
+    assert preprocessor.pad_mask and preprocessor.pad_size_divisor == 32
+    assert preprocessor.get('batch_augments') is None
     for node in mappings(cfg.model):
+        assert node.get('score_thr', 0) <= 0.01
         assert 80 not in (node.get('num_classes'), node.get('num_things_classes'))
         assert len(node['class_weight']) == 8 if 'class_weight' in node else True
 

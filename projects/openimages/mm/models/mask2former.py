@@ -13,7 +13,6 @@ import torch
 from mmdet.models.dense_heads import Mask2FormerHead
 from mmdet.registry import MODELS
 from mmdet.structures import DetDataSample
-from mmdet.structures.mask import mask2bbox
 from mmengine.structures import InstanceData
 from torch import Tensor
 
@@ -55,8 +54,20 @@ class IgnoreAwareMask2FormerHead(Mask2FormerHead):
             height, width = img_meta['batch_input_shape']
             rows, columns = mask_pred.shape[-2:]
             scale = mask_pred.new_tensor([width / columns, height / rows]).repeat(2)
-            boxes = mask2bbox(mask_pred > 0) * scale
+            boxes = mask_boxes(mask_pred > 0) * scale
             on_ignored = self.ignore_rule.lies_on(boxes, img_meta['ignored'])
             label_weights = torch.where(on_ignored & (labels == self.num_classes), 0.,
                                         label_weights.float())
         return (labels, label_weights, *targets[2:])
+
+
+def mask_boxes(masks: Tensor) -> Tensor:
+    """(Q, 4) int64 tight x1, y1, x2, y2 of (Q, H, W) bool, zeros for an empty mask.
+
+    MMDetection's ``mask2bbox`` asks the device about one mask after the other.
+    """
+    first, last = [], []
+    for line in (masks.any(1), masks.any(2)):
+        first.append(line.int().argmax(1))
+        last.append((line.shape[1] - line.flip(1).int().argmax(1)) * line.any(1))
+    return torch.stack([*first, *last], 1)
