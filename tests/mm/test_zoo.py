@@ -11,13 +11,14 @@ from mmdet.testing import demo_mm_inputs
 from mmengine import load
 from mmengine.config import Config
 from mmengine.hooks import Hook
+from mmengine.hub import get_config
 from mmengine.runner import Runner
 from mmengine.structures import InstanceData
 
 from projects.openimages.common.errors import UserError
 from projects.openimages.mm.engine.config import build_model, load_config
 from projects.openimages.mm.evaluation.submission_dump import add_submission_dump
-from projects.openimages.mm.models.adapting import for_open_images, mappings
+from projects.openimages.mm.models.adapting import adapt_model, for_open_images, mappings
 from projects.openimages.mm.models.ignored import unaware_parts
 from tests.helpers import REPOSITORY, assert_one_line_error, run_tool
 from tests.mm.test_configs import code_lines
@@ -106,6 +107,18 @@ def test_what_lies_in_a_group_is_not_learnt_as_background(path, tmp_path):
     if 'mask2former' in path.stem:  # a query whose mask is empty has found nothing: background
         assert classification_loss(model, 1) < 0.5 * classification_loss(model, 0)
     else:
+        assert classification_loss(model, 1) == 0
+
+
+@pytest.mark.parametrize('name', ['tood/tood_r50_fpn_1x_coco.py', 'atss/atss_r50_fpn_1x_coco.py'])
+def test_nor_by_one_stage_detectors_with_assigners_of_their_own(name):
+    cfg = Config({'model': get_config(f'mmdet::{name}').model})
+    cfg.model.backbone.init_cfg = None
+    adapt_model(cfg.model, 300)
+    model = build_model(cfg)
+    for epoch in (0, 9):  # TOOD changes its assigner after some epochs
+        model.bbox_head.epoch = epoch
+        assert classification_loss(model, 0) > 0.01
         assert classification_loss(model, 1) == 0
 
 

@@ -110,6 +110,29 @@ def test_where_priors_are_points_the_predicted_box_counts():
     assert adapted(points, False) == [UNUSED, NEGATIVE]
 
 
+def test_a_point_without_a_predicted_box_counts_as_a_pixel():
+    points = InstanceData(priors=torch.tensor([[50., 50, 8], [70, 70, 8]]))
+    assert adapted(points, True) == [UNUSED, NEGATIVE]
+    assert adapted(points, False) == [NEGATIVE, NEGATIVE]
+
+
+@pytest.mark.parametrize('by_name', [False, True])
+def test_an_assigner_may_have_its_arguments_in_another_order(by_name):
+    """ATSS's has the number of priors of each level before the objects."""
+    assigner = TASK_UTILS.build({'type': 'IgnoreAwareAdapter', 'assigner': {
+        'type': 'ATSSAssigner', 'topk': 3}})
+    priors = InstanceData(priors=torch.tensor([OBJECT, MASKLESS, FAR]).float())
+    objects = InstanceData(bboxes=torch.tensor([OBJECT]).float(), labels=torch.tensor([2]))
+    ignored = InstanceData(bboxes=torch.tensor([MASKLESS]).float(),
+                           group_of=torch.tensor([False]))
+    if by_name:
+        result = assigner.assign(pred_instances=priors, num_level_priors=[3],
+                                 gt_instances=objects, gt_instances_ignore=ignored)
+    else:
+        result = assigner.assign(priors, [3], objects, ignored)
+    assert result.gt_inds.tolist() == [1, UNUSED, NEGATIVE]
+
+
 def test_rtmdets_own_assigner_keeps_its_objects():
     assigner = TASK_UTILS.build({'type': 'IgnoreAwareAdapter', 'assigner': {
         'type': 'DynamicSoftLabelAssigner', 'topk': 1}})

@@ -16,12 +16,14 @@ MAX_IOU = '(MaxIoUAssigner)'
 @pytest.mark.parametrize(('name', 'stock', 'adapted'), [
     ('mask_rcnn/mask-rcnn_r50_fpn_1x_coco.py', [f'rpn_head {MAX_IOU}', f'roi_head {MAX_IOU}'], []),
     ('cascade_rcnn/cascade-mask-rcnn_r50_fpn_1x_coco.py',
-     [f'rpn_head {MAX_IOU}', *[f'roi_head {MAX_IOU}'] * 3], []),
+     [f'rpn_head {MAX_IOU}', f'roi_head {MAX_IOU}'], []),
     ('rtmdet/rtmdet-ins_l_8xb32-300e_coco.py', ['bbox_head (DynamicSoftLabelAssigner)'], []),
     ('mask2former/mask2former_r50_8xb2-lsj-50e_coco.py', ['panoptic_head (HungarianAssigner)'],
      []),
-    ('queryinst/queryinst_r50_fpn_1x_coco.py', ['roi_head (HungarianAssigner)'] * 6,
-     ['roi_head (HungarianAssigner)'] * 6),
+    ('tood/tood_r50_fpn_1x_coco.py',
+     ['bbox_head (ATSSAssigner)', 'bbox_head (TaskAlignedAssigner)'], []),
+    ('queryinst/queryinst_r50_fpn_1x_coco.py', ['roi_head (HungarianAssigner)'],
+     ['roi_head (HungarianAssigner)']),
     ('solov2/solov2_r50_fpn_1x_coco.py', ['SOLOv2'], ['SOLOv2'])])
 def test_parts_that_do_not_ignore_are_named(name, stock, adapted):
     cfg = Config({'model': get_config(f'mmdet::{name}').model})

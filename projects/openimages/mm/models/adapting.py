@@ -28,8 +28,8 @@ SCORE_THR = 0.01
 _HEADS = {'FCNMaskHead': 'BoxMaskHead', 'HTCMaskHead': 'BoxHTCMaskHead',
           'Mask2FormerHead': 'IgnoreAwareMask2FormerHead'}
 _HEADS_OF = {'HybridTaskCascadeRoIHead': {'Shared2FCBBoxHead': 'HTCBBoxHead'}}
-# Heads with these hand them no ignored instances.
-_WITHOUT_IGNORED = ('HungarianAssigner', 'TopkHungarianAssigner')
+# Heads with these hand them no ignored instances, or ask of which class they are.
+_LEFT_ALONE = ('HungarianAssigner', 'TopkHungarianAssigner', 'RegionAssigner')
 # Stuff, of which Open Images has none: its class counts are another data set's.
 _STUFF = 'semantic_head'
 
@@ -73,8 +73,9 @@ def adapt_model(model: MutableMapping, num_classes: int) -> None:
     set_class_count(model, num_classes)
     for node in list(mappings(model)):
         _replace_types(node, _HEADS_OF.get(node.get('type'), {}))
-        if isinstance(node.get('assigner'), Mapping):
-            node['assigner'] = respecting_ignored(node['assigner'])
+        if node.get('type') != 'IgnoreAwareAdapter':
+            for key in [key for key in node if key.endswith('assigner')]:
+                node[key] = respecting_ignored(node[key])
         if isinstance(node.get('score_thr'), float):
             node['score_thr'] = min(node['score_thr'], SCORE_THR)
     _replace_types(model, _HEADS)
@@ -112,7 +113,7 @@ def respecting_ignored(assigner: Mapping[str, Any]) -> dict[str, Any]:
     if kind == 'MaxIoUAssigner':
         options = {key: value for key, value in assigner.items() if key != 'ignore_iof_thr'}
         return {**options, 'type': 'IgnoreAwareAssigner'}
-    if kind in _WITHOUT_IGNORED or kind.startswith('IgnoreAware'):
+    if kind in _LEFT_ALONE or kind.startswith('IgnoreAware'):
         return dict(assigner)
     return {'type': 'IgnoreAwareAdapter', 'assigner': dict(assigner)}
 

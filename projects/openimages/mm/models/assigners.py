@@ -9,6 +9,9 @@ one that would be background but lies on an ignored instance is left out of the 
 
 from __future__ import annotations
 
+import inspect
+from typing import Any
+
 import torch
 from mmdet.models.task_modules.assigners import (
     AssignResult,
@@ -99,7 +102,7 @@ class IgnoreAwareAdapter(BaseAssigner):
     """Any assigner, with the background on ignored instances left out.
 
     What lies on an ignored instance is a prediction's box where the head gives one (``bboxes``, as
-    RTMDet's does, whose priors are points), otherwise its prior. The head must hand ignored
+    RTMDet's does), otherwise its prior, a point counting as a pixel. The head must hand ignored
     instances to its assigner, which DETR's and its relatives do not.
 
     Args:
@@ -111,10 +114,25 @@ class IgnoreAwareAdapter(BaseAssigner):
                  ignore_group_of: bool = True) -> None:
         self.assigner = TASK_UTILS.build(assigner)
         self.ignore_rule = IgnoreRule(ignore_thr, ignore_group_of)
+        self._signature = inspect.signature(self.assigner.assign)
 
-    def assign(self, pred_instances: InstanceData, gt_instances: InstanceData,
-               gt_instances_ignore: InstanceData | None = None, **options) -> AssignResult:
-        """As the assigner, -1 being unused; see :class:`IgnoreAwareAssigner`."""
-        result = self.assigner.assign(pred_instances, gt_instances, None, **options)
-        boxes = pred_instances.bboxes if 'bboxes' in pred_instances else pred_instances.priors
-        return self.ignore_rule.leave_out(result, get_box_tensor(boxes), gt_instances_ignore)
+    def assign(self, *arguments: Any, **options: Any) -> AssignResult:
+        """As the assigner, -1 being unused; see :class:`IgnoreAwareAssigner`.
+
+        Args:
+            arguments, options: the assigner's own, ``pred_instances`` and maybe
+                ``gt_instances_ignore`` among them, in whatever order it has them.
+        """
+        call = self._signature.bind(*arguments, **options)
+        ignored = call.arguments.pop('gt_instances_ignore', None)
+        predictions = call.arguments['pred_instances']
+        result = self.assigner.assign(**call.arguments)
+        return self.ignore_rule.leave_out(result, _boxes(predictions), ignored)
+
+
+def _boxes(predictions: InstanceData) -> Tensor:
+    """(P, 4) boxes of predictions: their own, else their priors'."""
+    boxes = get_box_tensor(predictions.bboxes if 'bboxes' in predictions else predictions.priors)
+    if boxes.shape[1] == 4:
+        return boxes
+    return torch.cat([boxes[:, :2] - 0.5, boxes[:, :2] + 0.5], 1)

@@ -10,6 +10,7 @@ import logging
 from collections.abc import Iterator
 from typing import Any
 
+from mmdet.models.task_modules.assigners import BaseAssigner
 from mmdet.registry import HOOKS
 from mmengine.hooks import Hook
 from mmengine.logging import print_log
@@ -41,17 +42,18 @@ def unaware_parts(model: nn.Module) -> list[str]:
              for assigner in _assigners(part)]
     if not found:
         return [type(model).__name__]
-    return [f'{name or type(model).__name__} ({type(assigner).__name__})'
-            for part, name, assigner in found if not _respects(part, assigner)]
+    return list(dict.fromkeys(
+        f'{name or type(model).__name__} ({type(assigner).__name__})'
+        for part, name, assigner in found if not _respects(part, assigner)))
 
 
-def _assigners(part: nn.Module) -> Iterator[Any]:
-    for name in ('assigner', 'bbox_assigner'):
-        found = getattr(part, name, None)
-        yield from found if isinstance(found, list) else [] if found is None else [found]
+def _assigners(part: nn.Module) -> Iterator[BaseAssigner]:
+    for found in vars(part).values():
+        items = found if isinstance(found, list) else [found]
+        yield from (item for item in items if isinstance(item, BaseAssigner))
 
 
-def _respects(part: nn.Module, assigner: Any) -> bool:
+def _respects(part: nn.Module, assigner: BaseAssigner) -> bool:
     return (isinstance(assigner, (IgnoreAwareAssigner, IgnoreAwareAdapter))
             or getattr(part, 'respects_ignored', False)
             or getattr(assigner, 'ignore_iof_thr', -1) > 0)
