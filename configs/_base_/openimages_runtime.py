@@ -3,6 +3,11 @@
 _base_ = 'mmdet::_base_/default_runtime.py'
 
 custom_imports = dict(imports=['projects.openimages.mm'])
-default_hooks = dict(checkpoint=dict(
-    by_epoch=False, interval=5000, max_keep_ckpts=3, save_best='openimages/mAP', rule='greater'))
+default_hooks = dict(
+    checkpoint=dict(
+        by_epoch=False, interval=5000, max_keep_ckpts=3, save_best='openimages/mAP',
+        rule='greater'),
+    ignored_instances=dict(type='IgnoredInstancesHook'),
+    # Missing and cut images are named and left out; more than a thousandth of them ends the run.
+    unreadable_images=dict(type='UnreadableImagesHook', max_share=0.001))
 log_processor = dict(by_epoch=False)

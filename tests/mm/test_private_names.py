@@ -14,6 +14,7 @@ import re
 import pytest
 from mmdet.datasets.base_det_dataset import BaseDetDataset
 from mmdet.datasets.transforms import CopyPaste, LoadAnnotations, RandomErasing
+from mmdet.models.dense_heads import Mask2FormerHead
 from mmdet.models.roi_heads import StandardRoIHead
 
 from projects.openimages import mm
@@ -25,7 +26,8 @@ INHERITED = {
         '_fully_initialized', '_get_unserialized_subset', '_indices', '_join_prefix', '_metainfo'},
     'datasets.rle_transforms.LoadRleAnnotations': {'_load_masks', '_process_masks'},
     'datasets.rle_transforms.RleCopyPaste': {'_copy_paste'},
-    'datasets.rle_transforms.RleRandomErasing': {'_transform_masks'}}
+    'datasets.rle_transforms.RleRandomErasing': {'_transform_masks'},
+    'models.mask2former.IgnoreAwareMask2FormerHead': {'_get_targets_single'}}
 # Module: the private names of others' objects.
 OF_OTHERS = {
     'engine.checkpoints': {'_metadata'},  # torch's, of a state dict
@@ -80,6 +82,8 @@ def test_private_names_of_other_objects_are_used_only_where_listed():
     (LoadAnnotations._load_masks, ['self', 'results']),
     (LoadAnnotations._process_masks, ['self', 'results']),
     (CopyPaste._copy_paste, ['self', 'dst_results', 'src_results']),
+    (Mask2FormerHead._get_targets_single,
+     ['self', 'cls_score', 'mask_pred', 'gt_instances', 'img_meta']),
     (RandomErasing._transform_masks, ['self', 'results', 'patches']),
     (BaseDetDataset._join_prefix, ['self']),
     (BaseDetDataset._get_unserialized_subset, ['self', 'indices'])])

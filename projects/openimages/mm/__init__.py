@@ -11,6 +11,7 @@ from projects.openimages.mm.datasets import (  # noqa: F401
     samplers,
     soft_sampler,
     transforms,
+    unreadable,
 )
 from projects.openimages.mm.engine import hooks, loops, mmengine_internals  # noqa: F401
 from projects.openimages.mm.evaluation import (  # noqa: F401
@@ -20,5 +21,12 @@ from projects.openimages.mm.evaluation import (  # noqa: F401
     submission_dump,
     visualization_hook,
 )
-from projects.openimages.mm.models import assigners, mask_head, tta  # noqa: F401
+from projects.openimages.mm.models import (  # noqa: F401
+    assigners,
+    htc,
+    ignored,
+    mask2former,
+    mask_head,
+    tta,
+)
 from projects.openimages.mm.models.federated import heads, losses  # noqa: F401

@@ -2,6 +2,7 @@ from itertools import islice
 
 import numpy as np
 import pytest
+from mmengine.dataset import DefaultSampler, InfiniteSampler
 
 from projects.openimages.mm.datasets.samplers import (
     InfiniteClassAwareSampler,
@@ -93,3 +94,85 @@ def test_nothing_to_learn_is_said():
 
     with pytest.raises(ValueError, match='no image'):
         InfiniteClassAwareSampler(Empty(), seed=0)
+
+
+def of_process(kind, rank, world_size, **options):
+    """A sampler as one of several processes has it."""
+    sampler = kind(Images(), seed=5, **options)
+    sampler.rank, sampler.world_size = rank, world_size
+    if hasattr(sampler, 'total_size'):
+        sampler.num_samples = -(-93 // world_size)
+        sampler.total_size = sampler.num_samples * world_size
+    return sampler
+
+
+KINDS = [InfiniteClassAwareSampler, InfiniteSampler, DefaultSampler]
+
+
+@pytest.mark.parametrize('kind', KINDS)
+def test_all_processes_have_one_orientation_a_step_and_share_what_one_would_draw(kind):
+    world_size = 3  # the epochs of 93 images come out even
+    parts = [take(ResumableAspectRatioBatchSampler(of_process(kind, rank, world_size), 2), 40)
+             for rank in range(world_size)]
+    whole = take(ResumableAspectRatioBatchSampler(of_process(kind, 0, 1), 2 * world_size), 40)
+    steps = list(zip(*parts, strict=True))
+    full = [step for step in steps if all(len(batch) == 2 for batch in step)]
+    assert len(full) > 10
+    for step, together in zip(steps, whole, strict=False):
+        dealt = [batch[place] for place in range(len(step[0])) for batch in step]
+        assert dealt[:len(together)] == together
+    mixed = [step for step in full if len({item % 3 == 0 for batch in step for item in batch}) > 1]
+    assert len(mixed) <= (1 if kind is DefaultSampler else 0)  # the rest at the end of an epoch
+
+
+def epochs(batch_sampler, count):
+    """Batches over epochs as MMEngine's loop asks for them."""
+    batches = []
+    for epoch in range(100):
+        if epoch:
+            batch_sampler.sampler.set_epoch(epoch)
+        batches += take(batch_sampler, count - len(batches))
+        if len(batches) == count:
+            return batches
+    raise AssertionError('no batches')
+
+
+@pytest.mark.parametrize('world_size', [1, 2])
+@pytest.mark.parametrize('done', [0, 3, 23, 24, 25, 60, 100])
+def test_a_finite_sampler_goes_on_in_the_epoch_where_it_was(done, world_size):
+    def batches():
+        return ResumableAspectRatioBatchSampler(of_process(DefaultSampler, 0, world_size), 4)
+
+    whole = epochs(batches(), done + 60)
+    assert len({tuple(batch) for batch in whole}) > 40
+    resumed = batches()
+    resumed.skip_batches(done)
+    assert epochs(resumed, 60) == whole[done:]
+
+
+def test_every_process_has_as_many_batches_though_not_all_come_out_even():
+    parts = [list(ResumableAspectRatioBatchSampler(
+        of_process(DefaultSampler, rank, 4, round_up=False), 2)) for rank in range(4)]
+    assert [len(part) for part in parts] == [len(parts[0])] * 4
+    assert {item for part in parts for batch in part for item in batch} == set(range(93))
+    assert all(part[-1] for part in parts)
+
+
+@pytest.mark.parametrize('kind', [InfiniteClassAwareSampler, ResumableAspectRatioBatchSampler])
+def test_what_was_skipped_is_skipped_once(kind):
+    sampler = InfiniteClassAwareSampler(Images(), seed=5)
+    if kind is ResumableAspectRatioBatchSampler:
+        sampler = kind(sampler, 4)
+        sampler.skip_batches(7)
+    else:
+        sampler.skip(7)
+    first, second = take(sampler, 30), take(sampler, 30)
+    assert first != second and first[:23] == second[7:]
+
+
+def test_an_epoch_without_batches_ends():
+    batches = ResumableAspectRatioBatchSampler(InfiniteSampler(Images(), seed=0), 4)
+    batches.sampler.skip = lambda num_samples: None
+    batches.sampler.indices = ()
+    batches.skip_batches(5)
+    assert list(batches) == []

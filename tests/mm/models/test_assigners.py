@@ -1,8 +1,10 @@
 import pytest
 import torch
+from mmdet.models.task_modules.assigners import AssignResult, BaseAssigner
+from mmdet.registry import TASK_UTILS
 from mmengine.structures import InstanceData
 
-from projects.openimages.mm.models.assigners import IgnoreAwareAssigner
+from projects.openimages.mm.models.assigners import IgnoreAwareAdapter, IgnoreAwareAssigner
 
 NEGATIVE, UNUSED = 0, -1
 
@@ -74,3 +76,71 @@ def test_groups_are_background_to_the_assigner_where_the_loss_knows_their_classe
 def test_groups_cannot_be_told_apart_without_the_flag():
     with pytest.raises(ValueError, match='group_of'):
         assign([OBJECT], [OBJECT], [MASKLESS], ignore_group_of=False)
+
+
+class EverythingIsBackground(BaseAssigner):
+    """An assigner that knows nothing; it must not be handed ignored instances."""
+
+    def assign(self, pred_instances, gt_instances, gt_instances_ignore=None, **options):
+        assert gt_instances_ignore is None
+        count = len(pred_instances)
+        return AssignResult(len(gt_instances), torch.zeros(count, dtype=torch.long),
+                            torch.zeros(count), torch.zeros(count, dtype=torch.long))
+
+
+def adapted(predictions, group_of):
+    if 'EverythingIsBackground' not in TASK_UTILS:
+        TASK_UTILS.register_module(module=EverythingIsBackground)
+    assigner = IgnoreAwareAdapter({'type': 'EverythingIsBackground'})
+    ignored = InstanceData(bboxes=torch.tensor([MASKLESS]).float(),
+                           group_of=torch.tensor([group_of]))
+    return assigner.assign(predictions, InstanceData(), ignored).gt_inds.tolist()
+
+
+def test_any_assigner_can_be_made_to_respect_ignored_instances():
+    inside, close = [42, 42, 47, 47], [40, 40, 60, 52]
+    priors = InstanceData(priors=torch.tensor([inside, close, FAR]).float())
+    assert adapted(priors, True) == [UNUSED, UNUSED, NEGATIVE]
+    assert adapted(priors, False) == [NEGATIVE, UNUSED, NEGATIVE]
+
+
+def test_where_priors_are_points_the_predicted_box_counts():
+    points = InstanceData(priors=torch.tensor([[50., 50, 8, 8], [50, 50, 8, 8]]),
+                          bboxes=torch.tensor([MASKLESS, FAR]).float())
+    assert adapted(points, False) == [UNUSED, NEGATIVE]
+
+
+def test_a_point_without_a_predicted_box_counts_as_a_pixel():
+    points = InstanceData(priors=torch.tensor([[50., 50, 8], [70, 70, 8]]))
+    assert adapted(points, True) == [UNUSED, NEGATIVE]
+    assert adapted(points, False) == [NEGATIVE, NEGATIVE]
+
+
+@pytest.mark.parametrize('by_name', [False, True])
+def test_an_assigner_may_have_its_arguments_in_another_order(by_name):
+    """ATSS's has the number of priors of each level before the objects."""
+    assigner = TASK_UTILS.build({'type': 'IgnoreAwareAdapter', 'assigner': {
+        'type': 'ATSSAssigner', 'topk': 3}})
+    priors = InstanceData(priors=torch.tensor([OBJECT, MASKLESS, FAR]).float())
+    objects = InstanceData(bboxes=torch.tensor([OBJECT]).float(), labels=torch.tensor([2]))
+    ignored = InstanceData(bboxes=torch.tensor([MASKLESS]).float(),
+                           group_of=torch.tensor([False]))
+    if by_name:
+        result = assigner.assign(pred_instances=priors, num_level_priors=[3],
+                                 gt_instances=objects, gt_instances_ignore=ignored)
+    else:
+        result = assigner.assign(priors, [3], objects, ignored)
+    assert result.gt_inds.tolist() == [1, UNUSED, NEGATIVE]
+
+
+def test_rtmdets_own_assigner_keeps_its_objects():
+    assigner = TASK_UTILS.build({'type': 'IgnoreAwareAdapter', 'assigner': {
+        'type': 'DynamicSoftLabelAssigner', 'topk': 1}})
+    boxes = torch.tensor([OBJECT, MASKLESS, FAR]).float()
+    centres = (boxes[:, :2] + boxes[:, 2:]) / 2
+    predictions = InstanceData(priors=torch.cat([centres, torch.full((3, 2), 8.)], 1),
+                               bboxes=boxes, scores=torch.zeros(3, 4))
+    objects = InstanceData(bboxes=boxes[:1], labels=torch.tensor([2]))
+    ignored = InstanceData(bboxes=torch.tensor([MASKLESS, OBJECT]).float(),
+                           group_of=torch.tensor([False, True]))
+    assert assigner.assign(predictions, objects, ignored).gt_inds.tolist() == [1, UNUSED, NEGATIVE]

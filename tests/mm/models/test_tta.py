@@ -10,8 +10,10 @@ from mmengine.config import Config
 from mmengine.dataset import pseudo_collate
 
 from projects.openimages.masks import bbox, iou
-from projects.openimages.mm.models.tta import MaskAveragingTTA
+from projects.openimages.mm.engine.config import build_model, load_config
+from projects.openimages.mm.models.tta import MaskAveragingTTA, shares_proposals
 from tests.helpers import REPOSITORY
+from tests.mm.zoo_run import small_config
 
 HEIGHT, WIDTH = 96, 128
 
@@ -109,6 +111,27 @@ def test_image_without_detections_is_legal(config, detector, images, monkeypatch
         assert len(sample.pred_instances) == 0 and sample.pred_instances.masks.rles == []
 
 
-def test_other_detectors_are_refused_at_once():
-    with pytest.raises(ValueError, match='needs a detector with an RPN'):
-        MaskAveragingTTA(torch.nn.ModuleDict({'test_step': torch.nn.Identity()}))
+@pytest.mark.parametrize('name', ['htc_r50', 'mask2former_r50', 'rtmdet_ins_l'])
+def test_detections_of_other_detectors_are_merged_by_view(name, images, tmp_path):
+    """The views of an image and of its mirror image are the same pair, so is what is found."""
+    cfg = small_config(REPOSITORY / f'configs/zoo/{name}.py', tmp_path, tmp_path)
+    torch.manual_seed(2)
+    detector = build_model(cfg).eval()
+    detector.init_weights()
+    assert not shares_proposals(detector)
+    tta = MaskAveragingTTA(detector)
+    data = [views_of(None, [image], [(128, 96), (160, 128)], [False, True])
+            for image in (images[0], np.ascontiguousarray(images[0][:, ::-1]))]
+    one, other = (tta.test_step(item)[0].pred_instances for item in data)
+    assert 0 < len(one) <= 10 and torch.equal(one.labels, other.labels)
+    torch.testing.assert_close(one.scores, other.scores, rtol=1e-3, atol=1e-4)
+    mirrored = other.masks.flip().rles
+    assert np.diag(iou(one.masks.rles, mirrored)).min() > 0.9
+    best = detector.test_step({key: value[0] for key, value in data[0].items()})[0].pred_instances
+    assert one.scores.max() <= max(best.scores.max(), 1.0)
+
+
+def test_heads_that_only_learn_otherwise_are_averaged(detector):
+    assert shares_proposals(detector)
+    federated = load_config(REPOSITORY / 'configs' / 'oi_mask_rcnn_r50_federated_demo.py')
+    assert shares_proposals(build_model(federated))

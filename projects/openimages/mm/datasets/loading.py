@@ -1,4 +1,4 @@
-"""Loading test images so that a file that cannot be read is named, not a traceback in a worker."""
+"""Images that cannot be read: which they are, and how a test loads them without a traceback."""
 
 from __future__ import annotations
 
@@ -10,6 +10,8 @@ from mmcv.transforms import LoadImageFromFile
 from mmdet.registry import TRANSFORMS
 
 _JPEG_START, _JPEG_END = b'\xff\xd8', b'\xff\xd9'
+_MISSING = 'no such file (the image)'
+_CUT_SHORT = 'the file is cut short'
 
 
 @TRANSFORMS.register_module()
@@ -26,17 +28,40 @@ class LoadImageOrBlank(LoadImageFromFile):
         path = results['img_path']
         try:
             if self.backend_args is None and is_truncated_jpeg(path):
-                raise ValueError('the file is cut short')
+                raise ValueError(_CUT_SHORT)
             return super().transform(results)
         except FileNotFoundError:
-            reason = 'no such file (the image)'
+            reason = _MISSING
         except (OSError, ValueError, AssertionError, cv2.error) as error:
             known = isinstance(error, OSError | ValueError) and str(error)
             reason = f'not a readable image{f" ({error})" if known else ""}'
-        shape = (results['height'], results['width'])
-        blank = np.zeros((*shape, 3), np.float32 if self.to_float32 else np.uint8)
-        return {**results, 'img': blank, 'img_shape': shape, 'ori_shape': shape,
-                'unreadable': reason}
+        return blank_image(results, reason, np.float32 if self.to_float32 else np.uint8)
+
+
+def blank_image(results: dict, reason: str, dtype: type = np.uint8) -> dict:
+    """The item with a black image of its ``height`` and ``width``, and why as ``unreadable``."""
+    shape = (results['height'], results['width'])
+    return {**results, 'img': np.zeros((*shape, 3), dtype), 'img_shape': shape,
+            'ori_shape': shape, 'unreadable': reason}
+
+
+def why_unreadable(path: str | Path, *, decode: bool = False) -> str | None:
+    """Why a file is not the image it should be; None if it is.
+
+    Args:
+        path: the image.
+        decode: decode it too; otherwise only what a look at its two ends shows, in microseconds.
+    """
+    try:
+        if is_truncated_jpeg(path):
+            return f'not a readable image ({_CUT_SHORT})'
+        if decode and cv2.imdecode(np.fromfile(path, np.uint8), cv2.IMREAD_COLOR) is None:
+            return 'not a readable image'
+    except FileNotFoundError:
+        return _MISSING
+    except (OSError, cv2.error) as error:
+        return f'not a readable image ({error})'
+    return None
 
 
 def is_truncated_jpeg(path: str | Path) -> bool:

@@ -19,9 +19,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from mmcv.transforms import LoadImageFromFile
 from mmdet.datasets.base_det_dataset import BaseDetDataset
 from mmdet.registry import DATASETS
-from mmengine.dataset.base_dataset import force_full_init
+from mmengine.dataset.base_dataset import Compose, force_full_init
 
 from projects.openimages.common.errors import UserError
 from projects.openimages.data.export.coco import coco_image_id
@@ -29,6 +30,10 @@ from projects.openimages.data.folders import image_path, shards_of
 from projects.openimages.data.index import PreparedIndex
 from projects.openimages.labels import LabelSpace
 from projects.openimages.masks import compress_counts
+from projects.openimages.mm.datasets.loading import blank_image, why_unreadable
+
+MAX_SKIPPED_IN_A_ROW = 50
+"""Unreadable images in a row after which it is no longer bad luck: the item says ``unreadable``."""
 
 
 @DATASETS.register_module()
@@ -51,6 +56,11 @@ class OpenImagesInstanceDataset(BaseDetDataset):
             of the image archives are taken), ``pipeline``, ``indices``, ``test_mode``,
             ``lazy_init``, ``max_refetch``, ``backend_args``, ``return_classes``.
 
+    A missing or cut image does not end a training: another one is taken in its place, and the item
+    names those left out as ``skipped_images``, (path, reason) each, for ``UnreadableImagesHook`` to
+    count. In test mode it is a black image with ``unreadable``, the reason, in the metainfo. Images
+    in storage that is not a file system (``backend_args``) are taken as they are.
+
     Attributes:
         data_list: (len,) int64, the index row of each item.
     """
@@ -68,6 +78,7 @@ class OpenImagesInstanceDataset(BaseDetDataset):
                              f'expected some of {list(self.FILTERS)}')
         self.learn_boxes_without_masks = learn_boxes_without_masks
         self._lazy = bool(options.get('lazy_init'))
+        self._skipped: list[tuple[str, str]] = []
         super().__init__(ann_file=ann_file, metainfo=metainfo, filter_cfg=filter_cfg,
                          serialize_data=False, **options)
 
@@ -153,6 +164,36 @@ class OpenImagesInstanceDataset(BaseDetDataset):
         # A worker process that does not fork gets the index's path (see PreparedIndex) and the
         # rows; what is computed from them stays here.
         return {key: value for key, value in self.__dict__.items() if key != '_learnable'}
+
+    def __getitem__(self, idx: int) -> dict:
+        """One item through the pipeline, or another where its image cannot be read."""
+        item = super().__getitem__(idx)
+        if self._skipped:
+            skipped, self._skipped = self._skipped, []
+            if 'data_samples' in item:
+                item['data_samples'].set_metainfo({'skipped_images': skipped})
+            else:
+                item['skipped_images'] = skipped
+        return item
+
+    def prepare_data(self, idx: int) -> dict | None:
+        """One item through the pipeline; None in training where its image cannot be read."""
+        load, *rest = self.pipeline.transforms or (None,)
+        info = self.get_data_info(idx)
+        if not isinstance(load, LoadImageFromFile) or self.backend_args is not None:
+            return self.pipeline(info)
+        path, reason = info['img_path'], why_unreadable(info['img_path'])
+        if reason is None:
+            try:
+                return self.pipeline(info)
+            except Exception:
+                reason = why_unreadable(path, decode=True)
+                if reason is None:
+                    raise
+        if not self.test_mode and len(self._skipped) < MAX_SKIPPED_IN_A_ROW:
+            self._skipped.append((path, reason))
+            return None
+        return Compose(rest)(blank_image(info, reason))
 
     @force_full_init
     def get_data_info(self, idx: int) -> dict:

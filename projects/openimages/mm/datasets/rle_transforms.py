@@ -42,10 +42,15 @@ class LoadRleAnnotations(LoadAnnotations):
         try:
             results['gt_masks'] = RleMasks.from_rles(
                 rles, height, width, boxes=[item['bbox'] for item in instances],
-                group_of=[item.get('group_of', False) for item in instances],
+                group_of=[is_group_of(item) for item in instances],
                 ignore=results['gt_ignore_flags'])
         except MaskError as error:
             raise MaskError(f'{results["img_path"]}: {error}') from None
+
+
+def is_group_of(instance: dict) -> bool:
+    """Whether an item's instance stands for several objects; COCO's ignored ones, crowds, do."""
+    return bool(instance.get('group_of', instance['ignore_flag']))
 
 
 def _to_rle(mask: list | dict, height: int, width: int) -> Rle:

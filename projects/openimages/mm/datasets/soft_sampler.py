@@ -15,6 +15,8 @@ from mmdet.registry import DATA_SAMPLERS
 from mmengine.dist import get_dist_info, sync_random_seed
 from torch.utils.data import Sampler
 
+from projects.openimages.mm.datasets.wrappers import images_by_class
+
 _BLOCK = 4096  # draws made at once
 
 
@@ -35,7 +37,7 @@ class SoftClassAwareSampler(Sampler):
     ``ResumableTrainLoop`` tells the length of the schedule, so that it has one place in a config.
 
     Args:
-        dataset: with ``get_cat2imgs()``.
+        dataset: see :func:`images_by_class`.
         power: of the class frequencies, 0 to 1, until ``switch_at``.
         power_after: from then on.
         switch_at: the share of the schedule after which it is ``power_after``; 1 never switches.
@@ -59,7 +61,7 @@ class SoftClassAwareSampler(Sampler):
         self.dataset = dataset
         self.rank, self.world_size = get_dist_info()
         self.seed = sync_random_seed() if seed is None else seed
-        images = dataset.get_cat2imgs()
+        images = images_by_class(dataset)
         self._images = [np.asarray(items) for items in images.values() if len(items)]
         if not self._images:
             raise ValueError('no image of the dataset has an instance to learn from')
@@ -77,7 +79,8 @@ class SoftClassAwareSampler(Sampler):
             for power in self._powers])
 
     def __iter__(self) -> Iterator[int]:
-        begin = self._skipped * self.world_size
+        skipped, self._skipped = self._skipped, 0
+        begin = skipped * self.world_size
         drawn = np.zeros(len(self._images), np.int64)
         for block in range(begin // _BLOCK):
             drawn += np.bincount(self._classes(block), minlength=len(drawn))
@@ -112,7 +115,7 @@ class SoftClassAwareSampler(Sampler):
         return len(self.dataset)
 
     def skip(self, num_samples: int) -> None:
-        """Start the next iteration after this process's first ``num_samples`` items."""
+        """Start the next iteration, and only that, after this process's first ``num_samples``."""
         self._skipped = num_samples
 
     def set_epoch(self, epoch: int) -> None:

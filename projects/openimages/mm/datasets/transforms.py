@@ -9,10 +9,12 @@ import torch
 from mmdet.datasets.transforms import PackDetInputs
 from mmdet.registry import TRANSFORMS
 
+from projects.openimages.mm.datasets.rle_transforms import is_group_of
 from projects.openimages.mm.structures.rle_masks import RleMasks
 
 META_KEYS = ('img_id', 'image_id', 'img_path', 'ori_shape', 'img_shape', 'scale_factor', 'flip',
-             'flip_direction', 'verified_labels', 'boxed_labels', 'unreadable')
+             'flip_direction', 'verified_labels', 'boxed_labels', 'unreadable',
+             'skipped_images')
 
 
 @TRANSFORMS.register_module()
@@ -20,8 +22,8 @@ class PackInstances(PackDetInputs):
     """``PackDetInputs`` whose data samples carry ``image_id`` and ``verified_labels``.
 
     ``gt_instances`` also get ``has_mask`` (N,) bool: where the mask has a pixel left.
-    ``ignored_instances`` also get ``group_of`` (I,) bool: from ``RleMasks``, or as long as no
-    transform has removed instances, for MMDetection's transforms do not know the flag.
+    ``ignored_instances`` also get ``group_of`` (I,) bool: from ``RleMasks``, or as long as the
+    instances are as they were loaded, for MMDetection's transforms do not know the flag.
 
     Args:
         meta_keys: what goes into the data sample's metainfo, where present.
@@ -48,7 +50,8 @@ class PackInstances(PackDetInputs):
         ignored = packed['data_samples'].ignored_instances
         if flags is not None and isinstance(masks, RleMasks):
             ignored.group_of = torch.from_numpy(ignored.masks.group_of)
-        elif flags is not None and len(flags) == len(results['instances']):
-            group_of = np.array([item['group_of'] for item in results['instances']], bool)
+        elif flags is not None and np.array_equal(
+                flags, [item['ignore_flag'] for item in results['instances']]):
+            group_of = np.array([is_group_of(item) for item in results['instances']], bool)
             ignored.group_of = torch.from_numpy(group_of[np.asarray(flags, bool)])
         return packed

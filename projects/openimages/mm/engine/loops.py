@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -33,18 +33,22 @@ class ResumableTrainLoop(IterBasedTrainLoop):
 
     After ``--resume`` the sampler goes on in the order of an uninterrupted run. MMEngine builds the
     sampler before it reads the checkpoint's random seed, so a run with a drawn seed would go on in
-    another order; and it can skip only through a plain batch sampler.
+    another order; and it can skip only through a plain batch sampler. A seed that the config gives
+    to the sampler stays.
 
     Args:
-        args, options: as in ``IterBasedTrainLoop``.
+        runner, dataloader, options: as in ``IterBasedTrainLoop``.
         images_per_update: over all processes; None takes one batch of each.
 
     Raises:
         UserError: batches of all processes do not make up ``images_per_update``.
     """
 
-    def __init__(self, *args: Any, images_per_update: int | None = None, **options: Any) -> None:
-        super().__init__(*args, **options)
+    def __init__(self, runner: Any, dataloader: Any, *args: Any,
+                 images_per_update: int | None = None, **options: Any) -> None:
+        sampler = dataloader.get('sampler') if isinstance(dataloader, Mapping) else None
+        self._own_seed = isinstance(sampler, Mapping) and sampler.get('seed') is not None
+        super().__init__(runner, dataloader, *args, **options)
         loader = self.dataloader
         self._batch_size = loader.batch_size or loader.batch_sampler.batch_size
         self._batches = batches_per_update(images_per_update, self._batch_size, get_world_size())
@@ -82,7 +86,7 @@ class ResumableTrainLoop(IterBasedTrainLoop):
     def _move_samplers(self) -> None:
         batch_sampler = self.dataloader.batch_sampler
         sampler = batch_sampler.sampler
-        if hasattr(sampler, 'seed'):
+        if hasattr(sampler, 'seed') and not self._own_seed:
             sampler.seed = self.runner.seed
         done = self.iter * self._batches
         if hasattr(batch_sampler, 'skip_batches'):

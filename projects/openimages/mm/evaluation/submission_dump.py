@@ -33,7 +33,11 @@ from projects.openimages.masks import encode_text, rle_from_mask
 from projects.openimages.mm.engine.config import needs_expansion, score_as_submitted
 from projects.openimages.mm.engine.mmengine_internals import leave_out_metrics
 from projects.openimages.mm.engine.options import is_a
-from projects.openimages.mm.evaluation.predictions import classes_of_labels, select_predictions
+from projects.openimages.mm.evaluation.predictions import (
+    classes_of_labels,
+    each_sample,
+    select_predictions,
+)
 from projects.openimages.submissions.dump.finish import finish_submission, parse_size
 from projects.openimages.submissions.dump.parts import (
     FinishedImages,
@@ -182,7 +186,7 @@ class SubmissionDumpHook(Hook):
 
     def before_test_iter(self, runner, batch_idx: int, data_batch: dict | None = None) -> None:
         """Say which images cannot be read."""
-        for sample in _flatten((data_batch or {}).get('data_samples', ())):
+        for sample in each_sample((data_batch or {}).get('data_samples', ())):
             if reason := sample.metainfo.get('unreadable'):
                 if not self.skip_bad:
                     raise UserError(f'{reason}; --skip-bad gives such images an empty row',
@@ -237,11 +241,3 @@ def _model_identity(runner) -> str:
         return str(path)
     status = Path(path).stat()
     return f'{Path(path).name} ({status.st_size} bytes, {status.st_mtime_ns})'
-
-
-def _flatten(samples: Any) -> Iterator[Any]:
-    if isinstance(samples, list | tuple):
-        for item in samples:
-            yield from _flatten(item)
-    else:
-        yield samples

@@ -2,45 +2,89 @@
 
 MMDetection's ``MaxIoUAssigner`` ignores nothing by default, makes everything background in an image
 that has only ignored instances, and, when told to ignore, also drops proposals that lie on a true
-object inside an ignored one. The assigner here does what the challenge's scoring does (rule 6): a
-proposal that matches a true object stays positive; one that would be background but lies on an
-ignored instance is left out of the loss.
+object inside an ignored one; its other assigners take no notice of ignored instances. Those here do
+what the challenge's scoring does (rule 6): a proposal that matches a true object stays positive;
+one that would be background but lies on an ignored instance is left out of the loss.
 """
 
 from __future__ import annotations
 
+import inspect
+from typing import Any
+
 import torch
-from mmdet.models.task_modules.assigners import AssignResult, MaxIoUAssigner
+from mmdet.models.task_modules.assigners import (
+    AssignResult,
+    BaseAssigner,
+    BboxOverlaps2D,
+    MaxIoUAssigner,
+)
 from mmdet.registry import TASK_UTILS
+from mmdet.structures.bbox import get_box_tensor
 from mmengine.structures import InstanceData
 from torch import Tensor
+
+
+class IgnoreRule:
+    """Which boxes lie on an ignored instance.
+
+    With ``ignored.group_of`` (which :class:`PackInstances` adds) the rules are those of the score:
+    the part of the box inside a group-of box, or its IoU with a box without mask, is at least
+    ``ignore_thr``. Without it (a transform has removed instances) all are taken as group-of.
+
+    Args:
+        ignore_thr: the threshold of both, in (0, 1].
+        ignore_group_of: with False, what is inside group-of boxes is background to the assigner,
+            for a classification loss that knows which classes the group leaves open
+            (``FederatedLoss``).
+    """
+
+    def __init__(self, ignore_thr: float = 0.5, ignore_group_of: bool = True) -> None:
+        if not 0 < ignore_thr <= 1:
+            raise ValueError(f'ignore_thr must be in (0, 1], got {ignore_thr}')
+        self.ignore_thr = ignore_thr
+        self.ignore_group_of = ignore_group_of
+        self._overlaps = BboxOverlaps2D()
+
+    def lies_on(self, boxes: Tensor, ignored: InstanceData) -> Tensor:
+        """(P,) bool of (P, 4) boxes.
+
+        Args:
+            ignored: ``bboxes`` (I, 4) and maybe ``group_of`` (I,) bool.
+        """
+        if not self.ignore_group_of:
+            if 'group_of' not in ignored:
+                raise ValueError('ignore_group_of=False needs group_of in the ignored instances')
+            ignored = ignored[~ignored.group_of]
+        iof = self._overlaps(boxes, ignored.bboxes, mode='iof')
+        if 'group_of' in ignored:
+            iou = self._overlaps(boxes, ignored.bboxes)
+            iof = torch.where(ignored.group_of[None], iof, iou)
+        return (iof >= self.ignore_thr).any(dim=1)
+
+    def leave_out(self, result: AssignResult, boxes: Tensor,
+                  ignored: InstanceData | None) -> AssignResult:
+        """The result of an assigner, its background on ignored instances unused (-1)."""
+        if ignored is not None and len(ignored):
+            result.gt_inds[self.lies_on(boxes, ignored) & (result.gt_inds == 0)] = -1
+        return result
 
 
 @TASK_UTILS.register_module()
 class IgnoreAwareAssigner(MaxIoUAssigner):
     """``MaxIoUAssigner`` that leaves out the background on ignored instances.
 
-    With ``ignored.group_of`` (which :class:`PackInstances` adds) the rules are those of the score:
-    the part of the proposal inside a group-of box, or its IoU with a box without mask, is at least
-    ``ignore_thr``. Without it (a transform has removed instances) all are taken as group-of.
-
     Args:
-        ignore_thr: the threshold of both, in (0, 1].
-        ignore_group_of: with False, proposals inside group-of boxes are background to the assigner,
-            for a classification loss that knows which classes the group leaves open
-            (``FederatedLoss``).
+        ignore_thr, ignore_group_of: as of :class:`IgnoreRule`.
         options: the other arguments of ``MaxIoUAssigner``.
     """
 
     def __init__(self, *, ignore_thr: float = 0.5, ignore_group_of: bool = True,
                  ignore_iof_thr: float = -1, **options) -> None:
-        if not 0 < ignore_thr <= 1:
-            raise ValueError(f'ignore_thr must be in (0, 1], got {ignore_thr}')
         if ignore_iof_thr > 0:
             raise ValueError('set ignore_thr; ignore_iof_thr would also drop true positives')
         super().__init__(**options)
-        self.ignore_thr = ignore_thr
-        self.ignore_group_of = ignore_group_of
+        self.ignore_rule = IgnoreRule(ignore_thr, ignore_group_of)
 
     def assign(self, pred_instances: InstanceData, gt_instances: InstanceData,
                gt_instances_ignore: InstanceData | None = None, **options) -> AssignResult:
@@ -50,19 +94,45 @@ class IgnoreAwareAssigner(MaxIoUAssigner):
             gt_instances_ignore: ``bboxes`` (I, 4) and maybe ``group_of`` (I,) bool.
         """
         result = super().assign(pred_instances, gt_instances, None, **options)
-        if gt_instances_ignore is None or not len(gt_instances_ignore):
-            return result
-        ignored = self._lies_on_ignored(pred_instances.priors, gt_instances_ignore)
-        result.gt_inds[ignored & (result.gt_inds == 0)] = -1
-        return result
+        return self.ignore_rule.leave_out(result, pred_instances.priors, gt_instances_ignore)
 
-    def _lies_on_ignored(self, priors: Tensor, ignored: InstanceData) -> Tensor:
-        if not self.ignore_group_of:
-            if 'group_of' not in ignored:
-                raise ValueError('ignore_group_of=False needs group_of in the ignored instances')
-            ignored = ignored[~ignored.group_of]
-        iof = self.iou_calculator(priors, ignored.bboxes, mode='iof')
-        if 'group_of' in ignored:
-            iou = self.iou_calculator(priors, ignored.bboxes)
-            iof = torch.where(ignored.group_of[None], iof, iou)
-        return (iof >= self.ignore_thr).any(dim=1)
+
+@TASK_UTILS.register_module()
+class IgnoreAwareAdapter(BaseAssigner):
+    """Any assigner, with the background on ignored instances left out.
+
+    What lies on an ignored instance is a prediction's box where the head gives one (``bboxes``, as
+    RTMDet's does), otherwise its prior, a point counting as a pixel. The head must hand ignored
+    instances to its assigner, which DETR's and its relatives do not.
+
+    Args:
+        assigner: config of the assigner.
+        ignore_thr, ignore_group_of: as of :class:`IgnoreRule`.
+    """
+
+    def __init__(self, assigner: dict, ignore_thr: float = 0.5,
+                 ignore_group_of: bool = True) -> None:
+        self.assigner = TASK_UTILS.build(assigner)
+        self.ignore_rule = IgnoreRule(ignore_thr, ignore_group_of)
+        self._signature = inspect.signature(self.assigner.assign)
+
+    def assign(self, *arguments: Any, **options: Any) -> AssignResult:
+        """As the assigner, -1 being unused; see :class:`IgnoreAwareAssigner`.
+
+        Args:
+            arguments, options: the assigner's own, ``pred_instances`` and maybe
+                ``gt_instances_ignore`` among them, in whatever order it has them.
+        """
+        call = self._signature.bind(*arguments, **options)
+        ignored = call.arguments.pop('gt_instances_ignore', None)
+        predictions = call.arguments['pred_instances']
+        result = self.assigner.assign(**call.arguments)
+        return self.ignore_rule.leave_out(result, _boxes(predictions), ignored)
+
+
+def _boxes(predictions: InstanceData) -> Tensor:
+    """(P, 4) boxes of predictions: their own, else their priors'."""
+    boxes = get_box_tensor(predictions.bboxes if 'bboxes' in predictions else predictions.priors)
+    if boxes.shape[1] == 4:
+        return boxes
+    return torch.cat([boxes[:, :2] - 0.5, boxes[:, :2] + 0.5], 1)

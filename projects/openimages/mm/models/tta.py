@@ -1,4 +1,4 @@
-"""Test-time augmentation of Mask R-CNN that averages what the views say before deciding.
+"""Test-time augmentation that averages what the views say before deciding, where it can.
 
 MMDetection's ``DetTTAModel`` takes each view's finished boxes and suppresses once more; masks are
 not merged at all. Here, as in the reference implementations of Mask R-CNN, the views share their
@@ -9,6 +9,8 @@ where the views together put it.
 
 In: a batch as ``TestTimeAug`` and ``pseudo_collate`` give it. Out: data samples as without
 augmentation.
+
+Other detectors decide view by view, and :mod:`.merging_views` merges what they found.
 """
 
 from __future__ import annotations
@@ -24,10 +26,12 @@ from mmdet.models.roi_heads import StandardRoIHead
 from mmdet.registry import MODELS
 from mmdet.structures import DetDataSample
 from mmdet.structures.bbox import bbox2roi, bbox_flip
+from mmengine.logging import print_log
 from mmengine.model import BaseTTAModel
 from mmengine.structures import InstanceData
 from torch import Tensor
 
+from projects.openimages.mm.models.merging_views import merge_views
 from projects.openimages.mm.structures.rle_masks import RleMasks
 
 
@@ -63,26 +67,37 @@ class _View:
         return maps.flip(sides)
 
 
+def shares_proposals(detector: torch.nn.Module) -> bool:
+    """Whether a detector scores proposals and makes masks of them as Mask R-CNN does."""
+    head = getattr(detector, 'roi_head', None)
+    return (getattr(detector, 'with_rpn', False) and isinstance(head, StandardRoIHead)
+            and all(getattr(type(head), name) is getattr(StandardRoIHead, name) for name in
+                    ('predict_bbox', 'predict_mask', '_bbox_forward', '_mask_forward')))
+
+
 @MODELS.register_module()
 class MaskAveragingTTA(BaseTTAModel):
     """Averages a two-stage detector's boxes, scores and mask maps over views.
 
+    A detector whose RoI head is not that of Mask R-CNN has its views' detections merged instead.
     All thresholds are those of the detector's own ``test_cfg``.
 
     Args:
-        module: a detector with an RPN and a ``StandardRoIHead`` (Faster and Mask R-CNN).
+        module: a detector.
     """
 
     def __init__(self, module: Mapping | torch.nn.Module, data_preprocessor: Any = None) -> None:
         super().__init__(module, data_preprocessor)
-        head = getattr(self.module, 'roi_head', None)
-        if not isinstance(head, StandardRoIHead) or not getattr(self.module, 'with_rpn', False):
-            raise ValueError('MaskAveragingTTA needs a detector with an RPN and a StandardRoIHead, '
-                             f'got {type(self.module).__name__} with {type(head).__name__}')
+        self._averages = shares_proposals(self.module)
+        if not self._averages:
+            print_log(f"{type(self.module).__name__}: its views' detections are merged, not "
+                      'averaged before they are decided on', logger='current')
 
     @torch.no_grad()
     def test_step(self, data: Mapping[str, Sequence]) -> list[DetDataSample]:
         """Detections of a batch from all its views; ``data`` holds a list of views by key."""
+        if not self._averages:
+            return self._merge_views(data)
         samples: list[DetDataSample] = []
         views = []
         for number in range(len(data['inputs'])):
@@ -96,9 +111,26 @@ class MaskAveragingTTA(BaseTTAModel):
             sample.pred_instances = self._detect(views, image, proposals[image])
         return samples
 
-    def merge_preds(self, data_samples_list: Any) -> list[DetDataSample]:
-        """Not used: views are merged inside the detector, not after it."""
-        raise NotImplementedError
+    def merge_preds(self, data_samples_list: Sequence[Sequence[DetDataSample]]
+                    ) -> list[DetDataSample]:
+        """Each image's detections from those of its views, where they have been decided on."""
+        config = self.module.test_cfg
+        config = config.get('rcnn', config)
+        most = config.get('max_per_img', config.get('max_per_image'))
+        return [merge_views(views, most) for views in data_samples_list]
+
+    def _merge_views(self, data: Mapping[str, Sequence]) -> list[DetDataSample]:
+        found = []
+        for number in range(len(data['inputs'])):
+            view = {key: value[number] for key, value in data.items()}
+            flips = [{'flip': sample.metainfo.get('flip', False)} for sample in
+                     view['data_samples']]
+            for sample in view['data_samples']:  # a cascade would turn masks back itself, and fail
+                sample.set_metainfo({'flip': False})
+            found.append(self.module.test_step(view))
+            for sample, flip in zip(found[-1], flips, strict=True):
+                sample.set_metainfo(flip)
+        return self.merge_preds(list(zip(*found, strict=True)))
 
     def _proposals(self, views: list[_View], samples: list[DetDataSample]) -> list[Tensor]:
         """Each image's proposals from all views, in its original size; (P, 4) each."""

@@ -1,0 +1,74 @@
+"""Counting and naming the images that a training could not read."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+from mmdet.registry import HOOKS
+from mmengine.hooks import Hook
+
+from projects.openimages.common.errors import UserError
+from projects.openimages.mm.evaluation.predictions import each_sample
+
+
+@HOOKS.register_module()
+class UnreadableImagesHook(Hook):
+    """Names each image that cannot be read, and ends the run where there are too many.
+
+    ``OpenImagesInstanceDataset`` puts another image in its place in training; in validation it
+    counts as one without detections. What a submission does with such images is the dump's.
+
+    Args:
+        max_share: of the images so far, 0 to 1; a greater part of unreadable ones ends the run.
+        allowed: so many are not too many, whatever their share: a run begins with few images.
+    """
+
+    def __init__(self, max_share: float = 0.001, allowed: int = 10) -> None:
+        if not 0 <= max_share <= 1:
+            raise ValueError(f'max_share must be from 0 to 1, got {max_share}')
+        self.max_share = max_share
+        self.allowed = allowed
+        self._named: set[str] = set()
+        self._images = self._unreadable = 0
+
+    def before_train_iter(self, runner: Any, batch_idx: int, data_batch: Any = None) -> None:
+        """Count a batch and what was left out for it."""
+        for sample in each_sample(data_batch['data_samples']):
+            skipped = sample.metainfo.get('skipped_images', [])
+            self._count(runner, skipped, 'another image is taken')
+            if reason := sample.metainfo.get('unreadable'):
+                raise UserError(f'{reason}, and so are the {len(skipped)} images that were taken '
+                                'in its place', path=sample.img_path)
+
+    def after_train(self, runner: Any) -> None:
+        """Say how many they were."""
+        if self._unreadable:
+            runner.logger.warning(f'{self._unreadable} of {self._images} images could not be read, '
+                                  f'{len(self._named)} different ones')
+
+    def before_val_iter(self, runner: Any, batch_idx: int, data_batch: Any = None) -> None:
+        """Count a batch."""
+        for sample in each_sample(data_batch['data_samples']):
+            reason = sample.metainfo.get('unreadable')
+            self._count(runner, [(sample.img_path, reason)] if reason else [],
+                        'it counts as one without detections')
+
+    def before_test_iter(self, runner: Any, batch_idx: int, data_batch: Any = None) -> None:
+        """Count a batch, unless a submission is written of it."""
+        if 'SubmissionDumpHook' not in {type(hook).__name__ for hook in runner.hooks}:
+            self.before_val_iter(runner, batch_idx, data_batch)
+
+    def _count(self, runner: Any, found: Iterable[tuple[str, str]], what: str) -> None:
+        self._images += 1
+        for path, reason in found:
+            self._images += 1
+            self._unreadable += 1
+            if path not in self._named:
+                self._named.add(path)
+                runner.logger.warning(f'{path}: {reason}: {what}')
+            if self._unreadable > max(self.allowed, self.max_share * self._images):
+                raise UserError(
+                    f'{reason}; {self._unreadable} of {self._images} images could not be read, '
+                    f'allowed are {self.allowed} and a share of {self.max_share} '
+                    '(default_hooks.unreadable_images)', path=path)
