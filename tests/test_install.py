@@ -93,7 +93,8 @@ def test_nothing_is_pinned_that_nobody_imports():
 
 @pytest.mark.parametrize(('folder', 'extras'), [
     *((f'projects/openimages/{name}', ['plots']) for name in (
-        'common', 'metric', 'data', 'challenge', 'submissions', 'visualization', 'demo')),
+        'common', 'metric', 'data', 'challenge', 'submissions', 'visualization', 'analysis',
+        'demo')),
     ('projects', ['plots', 'mm']), ('tools', ['plots', 'mm']), ('evaluation', ['evaluator']),
 ])
 def test_every_import_is_asked_for(folder, extras):
