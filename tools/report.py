@@ -55,8 +55,6 @@ def main() -> None:
         raise UserError('no such folder of images', path=args.images)
     if args.out.exists() and not args.out.is_dir():
         raise UserError('a file, expected a folder to write into', path=args.out)
-    if args.pictures < 0:
-        raise UserError(f'{args.pictures} pictures, expected 0 or more')
     told = make_report(ReportOptions(
         args.predictions, args.prepared / 'index.arrow', args.train_index, args.compare, images,
         args.score_thr, args.pictures, worker_count(args.workers)), args.out)

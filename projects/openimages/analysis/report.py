@@ -11,6 +11,7 @@ import json
 import math
 import os
 from collections.abc import Iterator
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -32,6 +33,7 @@ from projects.openimages.analysis.suspects import Suspect, find_suspects, write_
 from projects.openimages.analysis.worst import image_errors, worst_classes
 from projects.openimages.challenge.from_index import train_image_counts
 from projects.openimages.challenge.report import describe
+from projects.openimages.common.errors import UserError
 from projects.openimages.common.files import atomic_write, exclusive
 from projects.openimages.common.progress import progress
 from projects.openimages.data.index import PreparedIndex
@@ -90,19 +92,20 @@ def make_report(options: ReportOptions, out: Path) -> dict[str, Any]:
         UserError: a broken or missing input, or a dump of another split.
     """
     check_options(options.score_thr, None)
-    with exclusive(out / 'index.html', 'writing this report'), \
-            Submission(options.predictions) as submission:
-        index = PreparedIndex.open(options.index)
-        train = options.train_index and PreparedIndex.open(options.train_index)
-        counts = train_image_counts(train) if train else None
+    if options.pictures < 0:
+        raise UserError(f'{options.pictures} pictures, expected 0 or more')
+    index = PreparedIndex.open(options.index)
+    train = options.train_index and PreparedIndex.open(options.train_index)
+    counts = train_image_counts(train) if train else None
+    with ExitStack() as stack:
+        submission = stack.enter_context(Submission(options.predictions))
+        other = options.compare and stack.enter_context(Submission(options.compare))
+        stack.enter_context(exclusive(out / 'index.html', 'writing this report'))
         outcomes, elsewhere = analyse(submission, index, options.workers)
-        if options.compare is None:
-            return _write(_Report(options, index, submission, outcomes, elsewhere, counts), out)
-        with Submission(options.compare) as other:
-            rival = Artist(analyse(other, index, options.workers)[0], other, index,
-                           options.images or Path(), options.score_thr)
-            return _write(_Report(options, index, submission, outcomes, elsewhere, counts, rival),
-                          out)
+        rival = other and Artist(analyse(other, index, options.workers)[0], other, index,
+                                 options.images or Path(), options.score_thr)
+        return _write(_Report(options, index, submission, outcomes, elsewhere, counts,
+                              rival or None), out)
 
 
 class _Report:
