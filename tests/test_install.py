@@ -148,8 +148,12 @@ def test_every_module_is_installed(python, tmp_path):
         result = run_in(tmp_path, python, f'import {package}; print({package}.__path__[0])')
         installed, here = Path(result.stdout.strip()), REPOSITORY / package.replace('.', '/')
         assert not installed.is_relative_to(REPOSITORY)
-        assert ({path.relative_to(installed) for path in installed.rglob('*.py')}
-                == {path.relative_to(here) for path in here.rglob('*.py')})
+        assert files_in(installed) == files_in(here)  # with the report's page and script
+
+
+def files_in(folder: Path) -> set[Path]:
+    return {path.relative_to(folder) for path in folder.rglob('*')
+            if path.is_file() and '__pycache__' not in path.parts}
 
 
 def other_projects(folder: Path) -> Path:
