@@ -6,14 +6,16 @@
 
 Makes an index of 1024 x 768 images with 8 instances each and a dump with so many detections an
 image, half of them about an object, expanded over the hierarchy; then times tools/report.py in a
-process of its own, start-up included and without pictures, and reads every second how much memory
-it and its workers have together. The files are made before, in --cache, and not timed.
+process of its own, start-up included and without pictures, counts the CPU time of it and its
+workers (which other work on the machine changes less), and reads every second how much memory they
+have together. The files are made before, in --cache, and not timed.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import resource
 import subprocess
 import sys
 import threading
@@ -47,8 +49,8 @@ def dump(images: int, count: int, masks: list[list[Mask]], shift: int) -> Iterat
     return (expanded(detections(n, count, turned, space)[1], space) for n in range(images))
 
 
-def timed(*command: str | Path) -> tuple[float, float]:
-    """Seconds of a tool, and the most GB that its processes had together."""
+def timed(*command: str | Path) -> tuple[float, float, float]:
+    """Seconds of a tool, seconds of CPU time, and the most GB that its processes had together."""
     process = psutil.Popen([sys.executable, *map(str, command)], cwd=ROOT,
                            stdout=subprocess.DEVNULL)
     most, ended = 0, threading.Event()
@@ -73,7 +75,8 @@ def timed(*command: str | Path) -> tuple[float, float]:
     watcher.join()
     if code:
         sys.exit(f'exit code {code}')
-    return seconds, most / 1e9
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)  # it is the first child
+    return seconds, used.ru_utime + used.ru_stime, most / 1e9
 
 
 def children(process: psutil.Process) -> list[psutil.Process]:
@@ -100,14 +103,15 @@ def main() -> None:
     dumps = [write(args.cache / f'{shift}.csv', dump(args.images, args.detections, masks, shift))
              for shift in range(1 + args.compare)]
     out = args.cache / 'report'
-    seconds, memory = timed('tools/report.py', dumps[0], '--prepared', args.cache, '--out', out,
-                            '--workers', str(workers), '--pictures', '0',
-                            *(['--compare', dumps[1]] if args.compare else []))
+    seconds, cpu, memory = timed(
+        'tools/report.py', dumps[0], '--prepared', args.cache, '--out', out, '--workers',
+        str(workers), '--pictures', '0', *(['--compare', dumps[1]] if args.compare else []))
     told = json.loads((out / 'report.json').read_text(encoding='utf-8'))['headline']
     page = (out / 'index.html').stat().st_size
     print(f'{args.images} images, {told["detections"]} detections with the expanded ones'
           f'{", compared with as many" if args.compare else ""}, {workers} processes: '
-          f'{seconds:.1f} s, {memory:.2f} GB; page of {page / 1e6:.2f} MB; mAP {told["mAP"]:.4f}')
+          f'{seconds:.1f} s ({cpu:.0f} s of CPU), {memory:.2f} GB; page of {page / 1e6:.2f} MB; '
+          f'mAP {told["mAP"]:.4f}')
 
 
 if __name__ == '__main__':

@@ -7,6 +7,7 @@ are read again for the few images that are drawn.
 from __future__ import annotations
 
 import io
+import math
 import os
 from dataclasses import dataclass
 from pathlib import Path
@@ -82,7 +83,7 @@ class Artist:
         found = Instances(matches.class_id[rows], boxes, masks,
                           matches.score[rows],
                           marked=np.flatnonzero(matches.outcome[rows] == FALSE).tolist())
-        least = float(matches.score[rows].min(initial=self.score_thr))
+        least = math.floor(100 * matches.score[rows].min(initial=self.score_thr)) / 100
         sheet = draw_comparison(picture, record_instances(record, marked), found,
                                 self.index.label_space.names, max_side=SIDE,
                                 score_thr=least, title=record.image_id)

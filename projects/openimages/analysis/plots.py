@@ -15,6 +15,7 @@ import numpy as np
 
 from projects.openimages.analysis.calibration import BINS, OUTCOME_NAMES, Calibration
 from projects.openimages.analysis.compare import Comparison
+from projects.openimages.metric import ChallengeScore
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -23,7 +24,7 @@ Plot = Callable[['Axes'], object]
 COLOURS = ('#3a86c8', '#d9653b', '#4f9d69', '#b0688f', '#c9a227', '#7a77b9', '#8a8f98')
 GOOD, BAD = COLOURS[2], COLOURS[1]
 _INK, _STAND_IN = '#202126', '#010203'  # the stand-in becomes currentColor
-_SHOWN_CLASSES = 15
+_SHOWN_CLASSES, _NAME_LENGTH = 15, 28
 
 
 def render(name: str, plot: Plot, size: tuple[float, float]) -> tuple[str, bytes]:
@@ -93,6 +94,21 @@ def outcome_shares(counts: Mapping[str, int]) -> Plot:
     return plot
 
 
+def shortened(name: str) -> str:
+    """A class name that leaves room for the plot."""
+    return name if len(name) <= _NAME_LENGTH else name[:_NAME_LENGTH - 1] + '…'
+
+
+def class_precisions(score: ChallengeScore) -> Plot:
+    """The AP of every class, worst first, with the means beside."""
+    def plot(ax: Axes) -> None:
+        score.plot(ax)
+        ax.set_xticks(ax.get_xticks(), [shortened(one.get_text()) for one in ax.get_xticklabels()])
+        if ax.lines:
+            ax.legend(loc='center left', bbox_to_anchor=(1, 0.5))
+    return plot
+
+
 def line(values: Mapping[int, float] | Mapping[float, float], label: str,
          mark: str | None = None) -> Plot:
     """The mAP over something; the highest point is labelled where ``mark`` names it."""
@@ -130,6 +146,7 @@ def score_histogram(calibration: Calibration) -> Plot:
                                         (GOOD, BAD, COLOURS[4], COLOURS[6]), strict=True):
             ax.stairs(counts, edges, color=colour, label=name, linewidth=1.5)
         ax.set_yscale('symlog', linthresh=1)
+        ax.yaxis.set_major_formatter(lambda value, _: f'{value:,.0f}')
         ax.set(xlabel='score', ylabel='detections', xlim=(0, 1))
         ax.set_ylim(bottom=0)
         ax.legend()
@@ -147,7 +164,7 @@ def differences(comparison: Comparison, names: Sequence[str]) -> Plot:
             colour: Any = (GOOD if one.difference > 0 else BAD) if sure else COLOURS[6]
             ax.plot([one.interval.low, one.interval.high], [place, place], color=colour)
             ax.plot([one.difference], [place], 'o', color=colour, markersize=4)
-        ax.set_yticks(range(len(classes)), [names[one.class_id][:32] for one in classes])
+        ax.set_yticks(range(len(classes)), [shortened(names[one.class_id]) for one in classes])
         ax.axvline(0, color=COLOURS[6], linewidth=1)
         ax.invert_yaxis()
         ax.set_xlabel('difference of AP, 95% interval (grey: holds 0)')

@@ -234,7 +234,7 @@ class _Report:
             'errors': (plots.error_costs({name: cost.cost for name, cost in self.costs.items()}),
                        (6, 3)),
             'outcomes': (plots.outcome_shares(self.outcome_counts()), (7, 3.4)),
-            'classes': (self.score.plot, (7, 3)),
+            'classes': (plots.class_precisions(self.score), (8, 3)),
             'iou': (plots.line(self.ious, 'IoU threshold'), (4.5, 3)),
             'thresholds': (plots.line(self.thresholds, 'score threshold', 'from'), (4.5, 3)),
             'caps': (plots.line(self.caps, 'detections an image at most', 'at'), (4.5, 3)),

@@ -68,7 +68,7 @@ def figures(pictures: Sequence[tuple[str, Sequence[str]]]) -> Html:
     if not pictures:
         return Html()
     return element('div', *(element('figure', *(
-        element('img', src=address, alt=caption, loading='lazy') for address in addresses),
+        element('img', src=address, alt=caption) for address in addresses),
         element('figcaption', caption if addresses else f'{caption} (no image file)'))
         for caption, addresses in pictures), class_='pictures')
 
@@ -103,8 +103,8 @@ def overview(report: Mapping[str, Any]) -> Html:
              ('IoU 0.5 to 0.95', told['mAP_50_95'], 'mean of ten thresholds'),
              *((f'{name} objects', size['mAP'], f'{size["positives"]:,} to find')
                for name, size in told['sizes'].items())]
-    ours = [('this dump', 'this split', exact(told['mAP'], id='map'))]
-    theirs = [(one['name'], 'challenge test, theirs', exact(one['mAP']))
+    ours = [(element('b', 'this dump'), report['inputs']['split'], exact(told['mAP'], id='map'))]
+    theirs = [(one['name'], 'challenge test (theirs)', exact(one['mAP']))
               for one in report['published']]
     return join((
         element('div', *(element('div', element('b', title), element(
@@ -116,9 +116,9 @@ def overview(report: Mapping[str, Any]) -> Html:
              'computes it: point at a number for all its digits. Small is below 32² pixels, large '
              'from 96².'),
         element('details', element('summary', 'Beside others’ published results'),
-                note('Theirs are of the challenge’s test images, as they published them; this dump '
-                     'was scored on another split, so compare orders of magnitude only.'),
-                table(('', 'images', 'mAP'), [*ours, *theirs])),
+                note('Theirs are of the challenge’s test images, as they published them. This dump '
+                     'was scored on other images: compare orders of magnitude only.'),
+                table(('', 'scored on', 'mAP'), [*ours, *theirs]), open=''),
         element('details', element('summary', 'What was read'),
                 table(('', ''), inputs))))
 
@@ -141,8 +141,8 @@ def errors(report: Mapping[str, Any], plots: Mapping[str, Html]) -> Html:
             [(name, count(value), element('td', f'{value / total:.2%}', class_='number'))
              for name, value in report['outcomes'].items()], id='outcome-table')),
         note(f'At most {told["most_detections_an_image"]} detections in an image, before expansion '
-             f'over the hierarchy; {told["images_with_the_most"]:,} images have so many. If that '
-             'is the cap of the dump, more were cut there.')))
+             f'over the hierarchy; so many have {told["images_with_the_most"]:,} of '
+             f'{told["images"]:,} images. If that is the cap of the dump, it cut more there.')))
 
 
 def class_table(report: Mapping[str, Any]) -> Html:
@@ -175,20 +175,26 @@ def hierarchy(report: Mapping[str, Any]) -> Html:
             children.setdefault(parent, []).append(class_id)
 
     def node(class_id: int) -> Html:
-        one, below = classes[class_id], children.get(class_id, [])
-        known = one['AP'] is not None
-        line = (element('a', one['name'], href=f'#class-{class_id}') if known else one['name'],
-                element('meter', value=one['AP'], min=0, max=1) if known else Html(),
+        """The class and what is below it; nothing where there is nothing to find."""
+        one = classes[class_id]
+        below = join(map(node, children.get(class_id, [])))
+        if one['AP'] is None and not below:
+            return Html()
+        line = (element('a', one['name'], href=f'#class-{class_id}'), ' ',
+                element('meter', value=one['AP'] or 0, min=0, max=1), ' ',
                 element('span', number(one['AP']), class_='value'))
         if not below:
             return element('li', element('span', *line, class_='line'))
-        return element('li', element('details', element('summary', *line),
-                                     element('ul', *map(node, below)), open=''))
+        return element('li', element('details', element('summary', *line), element('ul', below),
+                                     open=''))
 
     roots = sorted(children.get(None, []), key=lambda c: (c not in children, c))
+    unknown = sum(one['AP'] is None for one in classes.values())
     return join((element('p', element('button', 'open all', type='button', id='open-all'), ' ',
                          element('button', 'close all', type='button', id='close-all')),
-                 element('ul', *map(node, roots), class_='tree')))
+                 element('ul', *map(node, roots), class_='tree'),
+                 note(f'{unknown} classes without instances to find are left out.')
+                 if unknown else Html()))
 
 
 def confusion(report: Mapping[str, Any], names: Sequence[str], pictures: Figures) -> Html:
