@@ -141,6 +141,8 @@ def test_a_click_on_a_class_shows_its_curve_and_costs_and_another_one_hides_them
     assert title == f'recall {recall:.3f}, precision {precision:.3f}, score {score:.3f}'
     costs = [row.text for row in detail.find_elements(By.TAG_NAME, 'tr')]
     assert len(costs) == len(one['errors']) and costs[0].startswith('wrong class ')
+    low, high = one['AP_interval']['low'], one['AP_interval']['high']
+    assert f'{low:.4f} to {high:.4f}' in detail.text
     click(page, button)
     assert page.find_elements(By.CLASS_NAME, 'detail') == []
     button.send_keys(Keys.ENTER)  # and without a mouse

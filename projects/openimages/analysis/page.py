@@ -56,7 +56,7 @@ def write_page(path: Path, report: Mapping[str, Any], plots: Mapping[str, str],
     inputs = report['inputs']
     title = f'{Path(inputs["predictions"]).name} on {inputs["split"]}'
     body = sections.body(report, {name: Html(svg) for name, svg in plots.items()}, pictures.html)
-    data = {str(one['class_id']): {key: one[key] for key in ('name', 'curve', 'errors')}
+    data = {str(one['class_id']): {key: one[key] for key in ('AP_interval', 'curve', 'errors')}
             for one in report['classes'] if one['AP'] is not None or one['true'] + one['false']}
     with atomic_write(path) as file:
         file.write(Template(page).substitute(

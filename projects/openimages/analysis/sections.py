@@ -10,7 +10,7 @@ from projects.openimages.analysis.html import Html, element, join
 
 _SHOWN = 50
 _COLUMNS = (  # heading, key, explanation
-    ('AP', 'AP', 'average precision at IoU 0.5, and its 95% interval over images'),
+    ('AP', 'AP', 'average precision at IoU 0.5'),
     ('to find', 'positives', 'instances with a mask, those of classes below included'),
     ('true', 'true', 'true positives'), ('false', 'false', 'false positives'),
     ('ignored', 'ignored', 'taken by boxes without mask: neither true nor false'),

@@ -70,7 +70,7 @@
   };
 
   function curve(points) {
-    const [width, height, left, top] = [280, 180, 34, 10];
+    const [width, height, left, top] = [280, 180, 34, 24];
     const x = (recall) => left + recall * width;
     const y = (precision) => top + (1 - precision) * height;
     const drawing = svg('svg', {
@@ -85,7 +85,7 @@
     }
     drawing.append(
       svg('text', { x: x(0.5), y: y(0) + 30, 'text-anchor': 'middle' }, 'recall'),
-      svg('text', { x: x(0) + 6, y: y(1) + 8 }, 'precision'));
+      svg('text', { x: left - 28, y: y(1) - 12 }, 'precision'));
     if (points.length) {
       let steps = `M${x(0)} ${y(points[0][1])}`;
       for (const [recall, precision] of points) steps += `V${y(precision)}H${x(recall)}`;
@@ -100,16 +100,19 @@
     return drawing;
   }
 
-  function costs(errors) {
+  const digits = (number) => (number === null ? '–' : number.toFixed(4));
+
+  function costs(details) {
     const list = html('table');
-    const caption = list.createCaption();
-    caption.textContent = 'AP gained when put right';
-    for (const [name, gain] of Object.entries(errors)) {
+    const { low, high } = details.AP_interval;
+    list.createCaption().textContent = `95% interval of the AP: ${digits(low)} to ${digits(high)}.`
+      + ' AP gained without';
+    for (const [name, gain] of Object.entries(details.errors)) {
       const row = list.insertRow();
       row.insertCell().textContent = name;
       const cell = row.insertCell();
       cell.className = 'number';
-      cell.textContent = gain === null ? '–' : gain.toFixed(4);
+      cell.textContent = digits(gain);
     }
     return list;
   }
@@ -131,7 +134,7 @@
     cell.colSpan = row.cells.length;
     const inside = html('div');
     inside.className = 'detail-body';
-    inside.append(curve(details.curve), costs(details.errors));
+    inside.append(curve(details.curve), costs(details));
     cell.append(inside);
     row.after(line);
     row.querySelector('.open').setAttribute('aria-expanded', 'true');
