@@ -47,7 +47,8 @@ def parse_args() -> argparse.Namespace:
 def main() -> None:
     args = parse_args()
     if args.images is None:
-        beside = args.prepared.absolute().parents[1] / 'images' / args.prepared.absolute().name
+        prepared = args.prepared.absolute()
+        beside = prepared.parent.parent / 'images' / prepared.name
         images = beside if beside.is_dir() else None
     elif args.images.is_dir():
         images = args.images

@@ -177,3 +177,23 @@ def test_a_mistake_is_found_before_the_work(demo, tmp_path, monkeypatch, options
     with pytest.raises(UserError, match=message):
         make_report(ReportOptions(demo / 'better.csv', index, **options), tmp_path / 'out')
     assert not [path for path in tmp_path.rglob('*') if path.is_file()]
+
+
+def test_no_input_is_overwritten(demo, tmp_path):
+    index = demo / 'prepared' / 'validation' / 'index.arrow'
+    before = (index.parent / 'report.json').read_bytes()  # of tools/prepare_data.py
+    with pytest.raises(UserError, match='the prepared split itself'):
+        make_report(ReportOptions(demo / 'better.csv', index), index.parent)
+    assert (index.parent / 'report.json').read_bytes() == before
+    dump = tmp_path / 'suspects.csv'
+    dump.write_bytes((demo / 'better.csv').read_bytes())
+    for options in ({'predictions': dump}, {'predictions': demo / 'worse.csv', 'compare': dump}):
+        with pytest.raises(UserError, match=r'suspects\.csv: this is the input'):
+            make_report(ReportOptions(index=index, **options), tmp_path)
+
+
+def test_training_data_of_other_classes_are_refused(demo, tmp_path):
+    make_index(tmp_path / 'train.arrow', [Scene((Thing(CUP, 0, 10),))])
+    with pytest.raises(UserError, match=r'train\.arrow: other classes than in'):
+        make_report(ReportOptions(demo / 'better.csv', demo / 'prepared' / 'validation' /
+                                  'index.arrow', tmp_path / 'train.arrow'), tmp_path / 'out')

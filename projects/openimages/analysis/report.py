@@ -38,10 +38,11 @@ from projects.openimages.common.files import atomic_write, exclusive
 from projects.openimages.common.progress import progress
 from projects.openimages.data.index import PreparedIndex
 from projects.openimages.metric import ChallengeScore, score
-from projects.openimages.submissions.formats import Submission
+from projects.openimages.submissions.formats import Submission, refuse_to_overwrite
 from projects.openimages.submissions.selection import check_options
 
 REPORT_VERSION = 1
+PAGE, NUMBERS, SUSPECTS = 'index.html', 'report.json', 'suspects.csv'
 ELSEWHERE = 'image not in the split'
 CAUSE_NAMES = {
     Cause.TRUE: 'true', Cause.DUPLICATE: 'duplicate', Cause.SIBLING: 'wrong class: sibling',
@@ -95,12 +96,22 @@ def make_report(options: ReportOptions, out: Path) -> dict[str, Any]:
     if options.pictures < 0:
         raise UserError(f'{options.pictures} pictures, expected 0 or more')
     index = PreparedIndex.open(options.index)
-    train = options.train_index and PreparedIndex.open(options.train_index)
-    counts = train_image_counts(train) if train else None
+    if out.exists() and out.samefile(Path(options.index).parent):  # has a report.json of its own
+        raise UserError('the prepared split itself, expected another folder to write into',
+                        path=out)
+    inputs = [options.predictions, *([] if options.compare is None else [options.compare])]
+    for name in (PAGE, NUMBERS, SUSPECTS):
+        refuse_to_overwrite(out / name, *inputs)
+    counts = None
+    if options.train_index is not None:
+        train = PreparedIndex.open(options.train_index)
+        if train.label_space.mids != index.label_space.mids:
+            raise UserError(f'other classes than in {index.path}', path=options.train_index)
+        counts = train_image_counts(train)
     with ExitStack() as stack:
         submission = stack.enter_context(Submission(options.predictions))
         other = options.compare and stack.enter_context(Submission(options.compare))
-        stack.enter_context(exclusive(out / 'index.html', 'writing this report'))
+        stack.enter_context(exclusive(out / PAGE, 'writing this report'))
         outcomes, elsewhere = analyse(submission, index, options.workers)
         rival = other and Artist(analyse(other, index, options.workers)[0], other, index,
                                  options.images or Path(), options.score_thr)
@@ -292,9 +303,9 @@ def _write(report: _Report, out: Path) -> dict[str, Any]:
         drawn[name], png = plots.render(name, plot, size)
         with atomic_write(out / 'plots' / f'{name}.png', 'wb') as file:
             file.write(png)
-    write_suspects(out / 'suspects.csv', report.suspects)
-    with atomic_write(out / 'report.json') as file:
+    write_suspects(out / SUSPECTS, report.suspects)
+    with atomic_write(out / NUMBERS) as file:
         json.dump(told, file, ensure_ascii=False, allow_nan=False)
         file.write('\n')
-    write_page(out / 'index.html', told, drawn, report.pictures())
+    write_page(out / PAGE, told, drawn, report.pictures())
     return told
