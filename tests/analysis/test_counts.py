@@ -139,6 +139,12 @@ def test_sizes_are_apart_and_other_sizes_ignored(tmp_path, monkeypatch):
     assert by_size(outcomes_of(tmp_path, scene), 4) == {'small': (0.5, 1), 'large': (1.0, 1)}
 
 
+def test_what_finds_an_object_is_of_its_size(tmp_path, monkeypatch):
+    monkeypatch.setattr('projects.openimages.analysis.operating.SIZES', {'large': (100, np.inf)})
+    found = outcomes_of(tmp_path, Scene((Thing(CUP, 0, 10),), (Found(CUP, 0.9, 0, 9),)))
+    assert by_size(found, 4) == {'large': (1.0, 1)}
+
+
 def test_a_curve_has_a_point_for_each_true_positive(tmp_path):
     scene = Scene((Thing(CUP, 0, 10), Thing(CUP, 20, 30)), (
         Found(CUP, 0.9, 0, 10), Found(CUP, 0.8, 10, 20), Found(CUP, 0.7, 20, 30),

@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import math
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -26,7 +26,7 @@ from projects.openimages.analysis.compare import Comparison, compare, mean_of_dr
 from projects.openimages.analysis.confusion import Confusion, confusion_matrix, confusions
 from projects.openimages.analysis.errors import ErrorCost, error_costs
 from projects.openimages.analysis.operating import by_cap, by_iou, by_size, by_threshold, pr_curves
-from projects.openimages.analysis.outcomes import Outcomes, analyse
+from projects.openimages.analysis.outcomes import analyse
 from projects.openimages.analysis.page import Pictures, write_page
 from projects.openimages.analysis.pictures import Artist
 from projects.openimages.analysis.suspects import Suspect, find_suspects, write_suspects
@@ -35,7 +35,6 @@ from projects.openimages.challenge.from_index import train_image_counts
 from projects.openimages.challenge.report import describe
 from projects.openimages.common.errors import UserError
 from projects.openimages.common.files import atomic_write, exclusive
-from projects.openimages.common.progress import progress
 from projects.openimages.data.index import PreparedIndex
 from projects.openimages.metric import ChallengeScore, score
 from projects.openimages.submissions.formats import Submission, refuse_to_overwrite
@@ -109,55 +108,52 @@ def make_report(options: ReportOptions, out: Path) -> dict[str, Any]:
             raise UserError(f'other classes than in {index.path}', path=options.train_index)
         counts = train_image_counts(train)
     with ExitStack() as stack:
-        submission = stack.enter_context(Submission(options.predictions))
-        other = options.compare and stack.enter_context(Submission(options.compare))
+        dumps = [stack.enter_context(Submission(path)) for path in inputs]
         stack.enter_context(exclusive(out / PAGE, 'writing this report'))
-        outcomes, elsewhere = analyse(submission, index, options.workers)
-        rival = other and Artist(analyse(other, index, options.workers)[0], other, index,
-                                 options.images or Path(), options.score_thr)
-        return _write(_Report(options, index, submission, outcomes, elsewhere, counts,
-                              rival or None), out)
+        analysed = [(analyse(dump, index, options.workers), dump) for dump in dumps]
+        artists = [Artist(outcomes, dump, index, options.images or Path(), options.score_thr)
+                   for (outcomes, _), dump in analysed]
+        elsewhere = analysed[0][0][1]
+        return _write(_Report(options, artists, elsewhere, counts), out)
 
 
 class _Report:
-    """Everything that is counted, from the outcomes of one dump and perhaps another's."""
+    """Everything that is counted, from the outcomes of one dump and perhaps of another.
 
-    def __init__(self, options: ReportOptions, index: PreparedIndex, submission: Submission,
-                 outcomes: Outcomes, elsewhere: int, train_images: np.ndarray | None,
-                 rival: Artist | None = None) -> None:
-        self.options, self.index, self.rival = options, index, rival
-        self.artist = Artist(outcomes, submission, index, options.images or Path(),
-                             options.score_thr)
-        self.outcomes, self.elsewhere = outcomes, elsewhere
+    Args:
+        options: what is reported on.
+        artists: of the dump, and of the one that it is compared with if there is one.
+        elsewhere: detections of images that the split does not have.
+        train_images: (C,) int training images by class, or None.
+    """
+
+    def __init__(self, options: ReportOptions, artists: Sequence[Artist], elsewhere: int,
+                 train_images: np.ndarray | None) -> None:
+        self.options, self.elsewhere = options, elsewhere
+        self.artist, *rivals = artists
+        self.index, self.outcomes = index, outcomes = self.artist.index, self.artist.outcomes
         space, num_classes = index.label_space, index.label_space.num_classes
-        steps = iter(progress(range(7), desc='report', unit='step'))
         self.score: ChallengeScore = describe(
             score(outcomes.matches, outcomes.positives(num_classes)), space, train_images)
         positives = self.score.positives
-        next(steps)
         self.costs: dict[str, ErrorCost] = error_costs(outcomes, num_classes)
-        next(steps)
-        self.thresholds, self.caps = (by_threshold(outcomes, positives),
-                                      by_cap(outcomes, positives))
-        next(steps)
+        self.thresholds = by_threshold(outcomes, positives)
+        self.caps = by_cap(outcomes, positives)
         self.ious, self.sizes = by_iou(outcomes, positives), by_size(outcomes, num_classes)
         self.curves = pr_curves(outcomes, positives)
-        next(steps)
         self.calibration: Calibration = calibrate(outcomes)
         self.confusions: list[Confusion] = confusions(outcomes, options.score_thr)
         self.matrix = confusion_matrix(outcomes, self.confusions, options.score_thr)
         self.images = image_errors(outcomes, index.num_images, options.score_thr)
-        next(steps)
-        self.suspects: list[Suspect] = find_suspects(outcomes, submission, index,
+        self.suspects: list[Suspect] = find_suspects(outcomes, self.artist.submission, index,
                                                      max(options.score_thr, 0.5))
-        next(steps)
-        dumps = [outcomes, rival.outcomes] if rival else [outcomes]
-        self.draws = resample(dumps, index.num_images, num_classes, workers=options.workers)
+        self.draws = resample([artist.outcomes for artist in artists], index.num_images,
+                              num_classes, workers=options.workers)
+        self.rival = rivals[0] if rivals else None
         self.comparison: Comparison | None = None
-        if rival:
-            self.comparison = compare(outcomes, rival.outcomes, self.draws, index.num_images,
+        if self.rival:
+            self.comparison = compare(outcomes, self.rival.outcomes, self.draws, index.num_images,
                                       options.score_thr, options.pictures)
-        list(steps)
 
     def to_dict(self) -> dict[str, Any]:
         """``report.json``."""
