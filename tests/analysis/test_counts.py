@@ -134,7 +134,7 @@ def test_sizes_are_apart_and_other_sizes_ignored(tmp_path, monkeypatch):
     monkeypatch.setattr('projects.openimages.analysis.operating.SIZES',
                         {'small': (1, 100), 'large': (100, np.inf)})
     scene = Scene((Thing(CUP, 0, 5), Thing(CUP, 20, 40)), (
-        Found(CUP, 0.9, 20, 40), Found(CUP, 0.8, 10, 15), Found(CUP, 0.7, 0, 5)))
+        Found(CUP, 0.6, 20, 40), Found(CUP, 0.8, 10, 15), Found(CUP, 0.7, 0, 5)))
     # The false one is small: it stands before the small cup (AP 1/2), not before the large one.
     assert by_size(outcomes_of(tmp_path, scene), 4) == {'small': (0.5, 1), 'large': (1.0, 1)}
 
