@@ -1,5 +1,5 @@
 # make setup   the environment in .venv (first time four minutes: MMCV's operators are compiled)
-# make demo    the whole path on demo data, on a CPU: data, training, submission, both evaluators
+# make demo    the whole path on demo data, on a CPU: data, training, submission, both evaluators, report
 # make test    all tests
 # make lint    ruff and mypy
 # make parity  thousands of generated cases against the official evaluator

@@ -101,7 +101,8 @@ def test_nothing_is_pinned_that_nobody_imports():
 
 @pytest.mark.parametrize(('folder', 'extras'), [
     *((f'projects/openimages/{name}', ['plots']) for name in (
-        'common', 'metric', 'data', 'challenge', 'submissions', 'visualization', 'demo')),
+        'common', 'metric', 'data', 'challenge', 'submissions', 'visualization', 'analysis',
+        'demo')),
     ('projects/openimages/download', ['download']),
     ('projects', ['plots', 'download', 'mm']), ('tools', ['plots', 'mm']),
     ('evaluation', ['evaluator']),
@@ -157,8 +158,12 @@ def test_every_module_is_installed(python, tmp_path):
         result = run_in(tmp_path, python, f'import {package}; print({package}.__path__[0])')
         installed, here = Path(result.stdout.strip()), REPOSITORY / package.replace('.', '/')
         assert not installed.is_relative_to(REPOSITORY)
-        assert ({path.relative_to(installed) for path in installed.rglob('*.py')}
-                == {path.relative_to(here) for path in here.rglob('*.py')})
+        assert files_in(installed) == files_in(here)  # with the report's page and script
+
+
+def files_in(folder: Path) -> set[Path]:
+    return {path.relative_to(folder) for path in folder.rglob('*')
+            if path.is_file() and '__pycache__' not in path.parts}
 
 
 def other_projects(folder: Path) -> Path:

@@ -11,7 +11,7 @@ from tests.helpers import REPOSITORY, imports_of, run_tool
 
 PACKAGE = REPOSITORY / 'projects' / 'openimages'
 LAYERS = ('common', 'labels', 'masks', 'metric', 'data', 'challenge', 'submissions',
-          'visualization', 'mm')
+          'visualization', 'analysis', 'mm')
 # Nobody imports these, and each may import so much.
 BESIDE = {'download': LAYERS[:LAYERS.index('challenge')], 'demo': LAYERS[:-1],
           'evaluation': LAYERS[:-1], 'projects': LAYERS[:-1]}
@@ -112,7 +112,7 @@ def test_all_but_mm_is_imported_without_any_framework(without):
 
 
 def test_all_but_pictures_is_imported_without_matplotlib(without):
-    names = [name for name in MODULES if layer(name) not in ('mm', 'visualization')]
+    names = [name for name in MODULES if layer(name) not in ('mm', 'visualization', 'analysis')]
     result = run_tool('-c', IMPORT, *names, env=without(*FRAMEWORKS, 'matplotlib'))
     assert result.returncode == 0, result.stderr
 

@@ -1,5 +1,5 @@
 #!/usr/bin/env python
-"""The whole path on demo data, on two CPU cores: data, training, submission, both evaluators."""
+"""The whole path on demo data, on two CPU cores: data, training, submission, evaluators, report."""
 
 import argparse
 import json
@@ -26,6 +26,7 @@ from projects.openimages.demo.steps import MMEngineLines, Step, StepRunner, impo
 from projects.openimages.submissions.dump.parts import parts_folder
 
 CONFIG = 'configs/oi_mask_rcnn_r50_demo.py'
+TEMPLATES = sorted((ROOT / 'projects' / 'openimages' / 'analysis' / 'templates').iterdir())
 PINS = [path for path in sorted((ROOT / 'requirements').glob('*.txt')) if path.stem != 'tests']
 MAP_KEY = 'mAP@0.5IOU'
 
@@ -80,7 +81,7 @@ def model_steps(out: Path) -> list[Step]:
 
 
 def scoring_steps(out: Path) -> list[Step]:
-    """Both evaluators on the predictions, and a check of the submission."""
+    """Both evaluators on the predictions, a check of the submission, and the report."""
     ours, both = evaluator_files(out, 'metrics.csv'), evaluator_files(out, 'parity.csv')
     return [
         step('score', 'Score the CSV: our evaluator',
@@ -91,16 +92,21 @@ def scoring_steps(out: Path) -> list[Step]:
              [Path(both.output_metrics), official_path(both)], after=['test']),
         step('check', 'Check the submission: format, and a row for every test image',
              ['tools/check_submission.py', out / 'submission.csv',
-              '--images', out / 'data' / 'images' / 'test'], [], after=['submission'])]
+              '--images', out / 'data' / 'images' / 'test'], [], after=['submission']),
+        step('report', 'Report: what is wrong with the model, on one page',
+             ['tools/report.py', out / 'predictions_tf.csv',
+              '--prepared', out / 'data' / 'prepared' / 'validation',
+              '--train-index', out / 'data' / 'prepared' / 'train' / 'index.arrow',
+              '--out', out / 'report'], [out / 'report'], after=['test'], also=TEMPLATES)]
 
 
 def step(name: str, title: str, arguments: Sequence[str | Path], outputs: Sequence[Path],
-         without: Sequence[str] = (), **more: Any) -> Step:
-    """A step that runs Python, and depends on the code that it imports."""
+         without: Sequence[str] = (), also: Sequence[Path] = (), **more: Any) -> Step:
+    """A step that runs Python, and depends on the code that it imports and on files besides."""
     module = str(arguments[1]).replace('.', '/') + '.py'
     script = ROOT / (module if arguments[0] == '-m' else arguments[0])
     return Step(name, title, [sys.executable, *map(str, arguments)], outputs, **more,
-                sources=[*imported_files(ROOT, script, without), *PINS])
+                sources=[*imported_files(ROOT, script, without), *also, *PINS])
 
 
 def evaluator_files(out: Path, metrics: str) -> EvaluatorFiles:
@@ -137,6 +143,7 @@ challenge mAP on validation, over the classes present
   {shown}/metrics.csv                      AP of every class
   {shown}/submission.csv                   test split, Kaggle format, a row for every image
   {shown}/train                            checkpoints and log
+  {shown}/report/index.html                what is wrong with the model: open it in a browser
 
 {seconds / 60:.1f} minutes{f'; reused: {", ".join(reused)}' if reused else ''}'''
 

@@ -10,7 +10,8 @@ import pytest
 
 from tests.helpers import REPOSITORY, assert_one_line_error
 
-STEPS = ('data', 'prepare', 'pictures', 'train', 'test', 'submission', 'score', 'parity', 'check')
+STEPS = ('data', 'prepare', 'pictures', 'train', 'test', 'submission', 'score', 'parity', 'check',
+         'report')
 SCORING = 'projects.openimages.mm.evaluation'  # validation at the end of training
 # Imports a script and modules, with an empty package in another's place.
 IMPORT = '''
@@ -73,6 +74,12 @@ def test_a_change_in_scoring_or_documents_does_not_train_again(plan):
     assert not any(path.suffix == '.md' for step in plan.values() for path in step.sources)
     assert not any('tests' in path.parts[len(REPOSITORY.parts):] or path.name == 'tests.txt'
                    for step in plan.values() for path in step.sources)
+
+
+def test_a_change_of_the_page_makes_the_report_again_and_nothing_else(plan):
+    page = REPOSITORY / 'projects/openimages/analysis/templates/page.js'
+    assert [name for name, step in plan.items() if page in step.sources] == ['report']
+    assert list(plan)[-1] == 'report' and plan['report'].outputs == [Path('/somewhere/demo/report')]
 
 
 def test_a_change_of_the_config_or_of_a_pinned_version_trains_again(plan):

@@ -74,7 +74,7 @@ class EvaluatorCsv:
         texts = column.to_pylist()
         if not texts:
             return np.zeros(0)
-        parsed = _as_pandas_reads(texts)
+        parsed = as_pandas_reads(texts)
         if parsed is None:
             index = _first_that_is_no_number(texts)
             raise self.error(records[index], f'{name} {texts[index]!r} is not a number')
@@ -105,7 +105,7 @@ def guess_types(texts: list[str]) -> list:
     return column.tolist()
 
 
-def _as_pandas_reads(texts: list[str]) -> np.ndarray | None:
+def as_pandas_reads(texts: list[str]) -> np.ndarray | None:
     """(N,) float64 from texts by pandas' default parser; None if one of them is not a number."""
     column = _pandas_column(texts)
     if len(column) != len(texts) or column.dtype.kind not in 'iuf':
@@ -118,7 +118,7 @@ def _first_that_is_no_number(texts: list[str]) -> int:
     low, high = 0, len(texts)
     while high - low > 1:
         middle = (low + high) // 2
-        if _as_pandas_reads(texts[low:middle]) is None:
+        if as_pandas_reads(texts[low:middle]) is None:
             high = middle
         else:
             low = middle

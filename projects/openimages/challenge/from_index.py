@@ -34,6 +34,10 @@ class IndexGroundTruth:
 
     def image(self, row: int) -> GroundTruth:
         """The expanded ground truth of the image in a row of the index."""
+        return self.image_and_sources(row)[0]
+
+    def image_and_sources(self, row: int) -> tuple[GroundTruth, np.ndarray]:
+        """The same, and of which of the image's instances each one is a repetition, (M,) int64."""
         index, space = self.index, self.index.label_space
         instances, labels = index.instance_rows(row), index.label_rows(row)
         rows, class_ids = space.expand_instances(index.class_ids[instances])
@@ -46,8 +50,9 @@ class IndexGroundTruth:
         all_masks = [*index.masks(row), None]
         _, verified = space.expand_labels(index.label_class_ids[labels],
                                           index.label_present[labels])
-        return GroundTruth(class_ids[box_rows], boxes[box_rows], group_of[box_rows], verified,
-                           [all_masks[rows[n]] if n >= 0 else None for n in mask_of.tolist()])
+        truth = GroundTruth(class_ids[box_rows], boxes[box_rows], group_of[box_rows], verified,
+                            [all_masks[rows[n]] if n >= 0 else None for n in mask_of.tolist()])
+        return truth, rows[box_rows]
 
 
 def as_the_evaluator_reads(values: np.ndarray) -> np.ndarray:

@@ -170,7 +170,8 @@ class ChallengeScore:
                       frame[self._label].astype(str) if named else [], rotation=60, ha='right')
         ax.set(xlabel=f'{len(frame)} classes, worst first', ylabel='average precision',
                ylim=(0, 1), xlim=(-1, max(len(frame), 1)))
-        ax.legend()
+        if ax.lines:
+            ax.legend()
         figure = ax.get_figure(root=True)
         assert figure is not None
         if save_path is not None:

@@ -92,12 +92,12 @@ def sweep(submission: str | os.PathLike, index: str | os.PathLike, *,
         check_options(score_thr, cap)
     with Submission(submission) as file:
         truths = IndexGroundTruth(PreparedIndex.open(index))
-        _check_split(file, truths.index)
+        check_split(file, truths.index)
         matched = _match_all(_Work(file, truths, tuple(expansions)), workers)
     return _grid(matched, list(itertools.product(expansions, caps, score_thrs)), workers)
 
 
-def _check_split(file: Submission, index: PreparedIndex) -> None:
+def check_split(file: Submission, index: PreparedIndex) -> None:
     """Refuse a submission of another split; say so if it may be one of a part of the split."""
     images, total = len(file), index.num_images
     common = sum(image_id in file.image_ids for image_id in index.image_ids)

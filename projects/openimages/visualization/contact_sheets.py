@@ -13,6 +13,7 @@ from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 from PIL import Image, ImageDraw
@@ -22,6 +23,7 @@ from projects.openimages.common.files import atomic_write, open_regular
 from projects.openimages.data.folders import image_path
 from projects.openimages.data.index import ImageRecord, PreparedIndex
 from projects.openimages.labels import LabelSpace
+from projects.openimages.masks import Rle
 from projects.openimages.visualization.drawing import (
     FAINT_INK,
     INK,
@@ -143,7 +145,8 @@ def record_instances(record: ImageRecord, marked: Collection[int] = ()) -> Insta
     x0, x1, y0, y1 = record.boxes.T
     boxes = np.stack([x0 * record.width, y0 * record.height, x1 * record.width,
                       y1 * record.height], axis=1)
-    return Instances(record.class_ids, boxes, record.masks, group_of=record.is_group_of,
+    masks = cast(list[Rle | None], record.masks)
+    return Instances(record.class_ids, boxes, masks, group_of=record.is_group_of,
                      marked=marked)
 
 
@@ -217,7 +220,7 @@ def _cell(index: PreparedIndex, row: int, folders: Sequence[Path],
     marked = [] if finding is None else [n - index.instance_rows(row).start
                                          for n in finding.instances]
     return _Cell(record, _thumbnail(record, folders, marked, index.label_space),
-                 _caption_lines(record, index.label_space, finding and finding.message))
+                 _caption_lines(record, index.label_space, finding.message if finding else None))
 
 
 def _cell_outside(image_id: str, folders: Sequence[Path],

@@ -16,12 +16,13 @@ import functools
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import matplotlib
 import numpy as np
 from PIL import Image, ImageDraw, ImageFilter, ImageFont
 
-from projects.openimages.masks import rle_to_mask
+from projects.openimages.masks import Rle, rle_to_mask
 
 Colour = tuple[int, int, int]
 Region = tuple[int, int, int, int]
@@ -51,7 +52,7 @@ class Instances:
 
     labels: Sequence[int] | np.ndarray
     boxes: Sequence[Sequence[float]] | np.ndarray
-    masks: Sequence[dict | None] | None = None
+    masks: Sequence[Rle | None] | None = None
     scores: Sequence[float] | np.ndarray | None = None
     group_of: Sequence[bool] | np.ndarray | None = None
     marked: Collection[int] = ()
@@ -71,7 +72,7 @@ class Instances:
             return self
         kept = [i for i, value in enumerate(self.scores) if value >= score]
 
-        def pick(values):
+        def pick(values: Any) -> Any:
             return None if values is None else [values[i] for i in kept]
 
         return Instances(pick(self.labels), pick(self.boxes), pick(self.masks), pick(self.scores),
@@ -215,7 +216,7 @@ def _region(box: np.ndarray, size: tuple[int, int]) -> Region:
     return x0, y0, min(max(x1, x0 + 2), size[0]), min(max(y1, y0 + 2), size[1])
 
 
-def _draw_mask(picture: Image.Image, mask: dict, colour: Colour) -> None:
+def _draw_mask(picture: Image.Image, mask: Rle, colour: Colour) -> None:
     """Tint the mask's pixels and trace its edge."""
     pixels = Image.fromarray(rle_to_mask(mask).astype(np.uint8) * 255)
     _blend(picture, pixels.resize(picture.size, Image.Resampling.BILINEAR), colour)
@@ -302,14 +303,14 @@ def _free_place(box: Region, size: tuple[int, int], picture_size: tuple[int, int
     width, height = size
     lefts = (box[0], box[2] - width, (box[0] + box[2] - width) // 2)
     tops = (box[1] - height, box[1], box[3] - height, box[3], (box[1] + box[3] - height) // 2)
-    best, least = None, None
+    best, least = (0, 0, width, height), np.inf
     for top in tops:
         for left in lefts:
             x = min(max(left, 0), picture_size[0] - width)
             y = min(max(top, 0), picture_size[1] - height)
             place = (x, y, x + width, y + height)
             hidden = sum(_shared_area(place, other) for other in taken)
-            if least is None or hidden < least:
+            if hidden < least:
                 best, least = place, hidden
             if hidden == 0:
                 return place
