@@ -56,7 +56,8 @@ def read_image_size(path: str | os.PathLike) -> tuple[int, int, int]:
         UserError: not a regular file.
         OSError: the file cannot be opened.
     """
-    with open_regular(path) as file, warnings.catch_warnings(action='ignore'):
+    with open_regular(path) as file, warnings.catch_warnings():
+        warnings.simplefilter('ignore')
         image = _open(file)
         if image.width * image.height > MAX_PIXELS:
             raise ImageError(f'{image.width}x{image.height} pixels, more than {MAX_PIXELS:,}')
