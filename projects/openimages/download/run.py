@@ -17,6 +17,7 @@ from projects.openimages.common.errors import UserError
 from projects.openimages.common.files import exclusive
 from projects.openimages.common.progress import progress
 from projects.openimages.data.official.release_classes import read_release_classes
+from projects.openimages.data.official.releases import SHARDS
 from projects.openimages.download.choice import Choice, ImageList, choose_images, find_classes
 from projects.openimages.download.client import FetchError, Job, fetch_all
 from projects.openimages.download.files import (
@@ -28,7 +29,6 @@ from projects.openimages.download.files import (
     readable,
     still_to_fetch,
 )
-from projects.openimages.download.sources import SHARDS
 from projects.openimages.download.tables import adopt, place
 
 

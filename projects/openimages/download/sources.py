@@ -14,9 +14,9 @@ from dataclasses import dataclass
 from types import MappingProxyType
 
 from projects.openimages.common.errors import UserError
-
-SHARDS = '0123456789abcdef'
-"""The first character of an ImageID says which mask archive holds its masks."""
+from projects.openimages.data.official.releases import CHALLENGE as CHALLENGE_FILES
+from projects.openimages.data.official.releases import CHALLENGE_TEST
+from projects.openimages.data.official.releases import FULL as FULL_FILES
 
 DEFAULT_CONNECTIONS = 64
 """Files at a time: images are small, so what takes time is waiting for each."""
@@ -78,17 +78,19 @@ class Release:
 _TRAIN_BYTES, _VALIDATION_BYTES, _TEST_BYTES = 294_000, 288_000, 287_000
 
 
-def _challenge(split: str, images: int, image_bytes: int) -> Split:
+def _challenge(split: str, image_bytes: int) -> Split:
     stem = f'challenge_2019/challenge-2019-{split}'
     archives = f'challenge_2019/{split}-masks/challenge-2019-{split}-masks-{{shard}}.zip'
     return Split(f'{stem}-segmentation-bbox.csv', f'{stem}-segmentation-labels.csv',
-                 f'{stem}-segmentation-masks.csv', archives, images, image_bytes)
+                 f'{stem}-segmentation-masks.csv', archives,
+                 CHALLENGE_FILES.published[split].images, image_bytes)
 
 
-def _full(split: str, boxes: str, images: int, image_bytes: int) -> Split:
+def _full(split: str, boxes: str, image_bytes: int) -> Split:
     return Split(boxes, f'v5/{split}-annotations-human-imagelabels-boxable.csv',
                  f'v5/{split}-annotations-object-segmentation.csv',
-                 f'v5/{split}-masks/{split}-masks-{{shard}}.zip', images, image_bytes)
+                 f'v5/{split}-masks/{split}-masks-{{shard}}.zip',
+                 FULL_FILES.published[split].images, image_bytes)
 
 
 CHALLENGE = Release(
@@ -97,9 +99,10 @@ CHALLENGE = Release(
     hierarchy='challenge_2019/challenge-2019-label300-segmentable-hierarchy.json',
     segmentable='', masked_only=False,
     splits=MappingProxyType({
-        'train': _challenge('train', 848_512, _TRAIN_BYTES),
-        'validation': _challenge('validation', 12_965, _VALIDATION_BYTES),
-        'challenge2018': Split('', '', '', '', 99_999, 97_000)}))
+        'train': _challenge('train', _TRAIN_BYTES),
+        'validation': _challenge('validation', _VALIDATION_BYTES),
+        CHALLENGE_TEST: Split('', '', '', '', CHALLENGE_FILES.published[CHALLENGE_TEST].images,
+                              97_000)}))
 
 V7 = Release(  # V6 and V7 changed the boxes of train and the class list; the rest is V5's
     name='v7',
@@ -107,10 +110,10 @@ V7 = Release(  # V6 and V7 changed the boxes of train and the class list; the re
     hierarchy='2018_04/bbox_labels_600_hierarchy.json',
     segmentable='v5/classes-segmentation.txt', masked_only=True,
     splits=MappingProxyType({
-        'train': _full('train', 'v6/oidv6-train-annotations-bbox.csv', 944_037, _TRAIN_BYTES),
-        'validation': _full('validation', 'v5/validation-annotations-bbox.csv', 13_524,
+        'train': _full('train', 'v6/oidv6-train-annotations-bbox.csv', _TRAIN_BYTES),
+        'validation': _full('validation', 'v5/validation-annotations-bbox.csv',
                             _VALIDATION_BYTES),
-        'test': _full('test', 'v5/test-annotations-bbox.csv', 40_386, _TEST_BYTES)}))
+        'test': _full('test', 'v5/test-annotations-bbox.csv', _TEST_BYTES)}))
 
 RELEASES = {release.name: release for release in (CHALLENGE, V7)}
 
