@@ -11,11 +11,11 @@ from projects.openimages.common.csv_files import read_columns
 from projects.openimages.common.csv_pieces import read_matching
 from projects.openimages.common.errors import UserError
 
-TYPES = {'name': pa.large_string(), 'number': pa.float64()}
+TYPES = {'name': pa.dictionary(pa.int32(), pa.string()), 'number': pa.float64()}
 
 
 def keep_short(table: pa.Table) -> pa.ChunkedArray:
-    return pc.less(pc.utf8_length(table['name']), 2)
+    return pc.less(pc.utf8_length(table['name'].cast(pa.string())), 2)
 
 
 def read_both(path, piece: int, needs_line_end: bool = False):

@@ -30,11 +30,15 @@ def read_matching(path: str | os.PathLike, types: Mapping[str, pa.DataType],
 
     Args:
         path: the file.
-        types: as for ``read_columns``; no dictionaries, which would keep the other rows' values.
-        keep: is called with the columns of some rows and says which of them to keep.
+        types: as for ``read_columns``.
+        keep: is called with the columns of some rows, dictionaries being texts, and says which
+            of them to keep.
         on_bad, needs_line_end: as for ``read_columns``.
     """
     tables, lines = [], []
+    # A dictionary is made of what is kept, or it would hold the values of the other rows as well.
+    encoded = {name for name, kind in types.items() if pa.types.is_dictionary(kind)}
+    types = {name: kind.value_type if name in encoded else kind for name, kind in types.items()}
     for piece, line in _pieces(path):
         shift = line - 2  # a piece comes with the header, which is its line 1
 
@@ -44,7 +48,9 @@ def read_matching(path: str | os.PathLike, types: Mapping[str, pa.DataType],
         columns = read_stream(partial(io.BytesIO, piece), path, types, on_bad=report,
                               needs_line_end=needs_line_end)
         kept = keep(columns.table)
-        tables.append(columns.table.filter(kept))
+        table = columns.table.filter(kept)
+        tables.append(pa.table({name: table[name].dictionary_encode() if name in encoded
+                                else table[name] for name in types}))
         lines.append(columns.lines[kept.to_numpy()] + shift)
     return CsvColumns(path, pa.concat_tables(tables), np.concatenate(lines))
 

@@ -12,23 +12,22 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from projects.openimages.common.csv_files import CsvColumns, distinct
 from projects.openimages.data.layout import SplitFiles
 from projects.openimages.data.official.joining import join_boxes
-from projects.openimages.data.official.tables import read_table
+from projects.openimages.data.official.split_tables import (
+    BOX_NUMBERS,
+    LABEL_NUMBERS,
+    MASK_NUMBERS,
+    read_split_tables,
+)
 from projects.openimages.data.problems import Problem, ProblemLog
 from projects.openimages.labels import LabelSpace
 
-_NAMES = {'ImageID': 'name', 'LabelName': 'name'}
-_BOX_NUMBERS = ('XMin', 'XMax', 'YMin', 'YMax', 'IsGroupOf')
-_MASK_NUMBERS = ('BoxXMin', 'BoxXMax', 'BoxYMin', 'BoxYMax')
-_LABEL_NUMBERS = ('Confidence',)
 _IMAGE_ID = re.compile(r'[\w-]+', re.ASCII)
 
 
@@ -147,65 +146,19 @@ def read_annotations(files: SplitFiles, space: LabelSpace, log: ProblemLog) -> A
         space: the classes.
         log: gets everything that is wrong.
     """
-    assert files.boxes and files.masks  # find_split sees to it
-    box_table = _read(files.boxes, _BOX_NUMBERS, log)
-    mask_table = _read(files.masks, _MASK_NUMBERS, log, MaskPath='text')
-    label_table, counts = _read_labels(files, space, (box_table, mask_table), log)
-    tables = (box_table, mask_table, label_table)
-    rows = _known_rows(tables, (_BOX_NUMBERS, _MASK_NUMBERS, _LABEL_NUMBERS), space,
+    *tables, counts = read_split_tables(files, space, log)
+    rows = _known_rows(tables, (BOX_NUMBERS, MASK_NUMBERS, LABEL_NUMBERS), space,
                        files.is_challenge, log)
-    counts |= {'box_rows': len(box_table), 'mask_rows': len(mask_table)}
     counts['rows_of_other_classes'] += sum(map(len, tables)) - sum(len(r.keep) for r in rows)
-    del tables, box_table, mask_table, label_table  # the rows hold what is still needed of them
-    boxes = _check_boxes(_check_sides(rows[0], _BOX_NUMBERS, log), log)
-    masks = _check_masks(_check_sides(rows[1], _MASK_NUMBERS, log), log)
+    del tables  # the rows hold what is still needed of them
+    boxes = _check_boxes(_check_sides(rows[0], BOX_NUMBERS, log), log)
+    masks = _check_masks(_check_sides(rows[1], MASK_NUMBERS, log), log)
     labels = _check_labels(rows[2], space, files.is_challenge, log)
     boxes, masks, labels = _of_used_images((boxes, masks, labels))
     joined, distances = join_boxes(masks.keys(space.num_classes), masks.boxes,
                                    boxes.keys(space.num_classes), boxes.boxes)
     _note_lone_masks(masks, joined, distances, log)
-    return _in_image_order(boxes, masks, labels, joined, distances, counts)
-
-
-def _read(path: Path, numbers: tuple[str, ...], log: ProblemLog, *,
-          keep: Callable[[pa.Table], pa.ChunkedArray] | None = None,
-          **others: str) -> CsvColumns:
-    return read_table(path, {**_NAMES, **dict.fromkeys(numbers, 'number'), **others}, log,
-                      needs_line_end=True, keep=keep)
-
-
-def _read_labels(files: SplitFiles, space: LabelSpace, others: Sequence[CsvColumns],
-                 log: ProblemLog) -> tuple[CsvColumns, dict[str, int]]:
-    """The labels that can be of use, and how many rows were read.
-
-    The challenge's labels are of its own images. Those of the full release are of nine million
-    images and 20,000 classes; of them only what is about the other CSVs' images is kept.
-    """
-    if files.labels is None:
-        return _NO_LABELS, {'rows_of_other_classes': 0}
-    if files.is_challenge:
-        table = _read(files.labels, _LABEL_NUMBERS, log)
-        return table, {'label_rows': len(table), 'rows_of_other_classes': 0}
-    mids = pa.array(space.mids, pa.large_string())
-    image_ids = pa.chunked_array(chunk for table in others for chunk in table['ImageID'].cast(
-        pa.large_string()).chunks).unique()
-    counts = dict.fromkeys(('label_rows', 'rows_of_other_images', 'rows_of_other_classes'), 0)
-
-    def keep(rows: pa.Table) -> pa.ChunkedArray:
-        of_images = pc.is_in(rows['ImageID'], value_set=image_ids)
-        kept = pc.and_(of_images, pc.is_in(rows['LabelName'], value_set=mids))
-        images, both = pc.sum(of_images).as_py() or 0, pc.sum(kept).as_py() or 0
-        counts['label_rows'] += len(rows)
-        counts['rows_of_other_images'] += len(rows) - images
-        counts['rows_of_other_classes'] += images - both
-        return kept
-
-    return _read(files.labels, _LABEL_NUMBERS, log, keep=keep), counts
-
-
-_NO_LABELS = CsvColumns('', pa.table({name: pa.array([], pa.string()) for name in _NAMES}
-                                     | {name: pa.array([], pa.float64())
-                                        for name in _LABEL_NUMBERS}))
+    return _in_image_order(boxes, masks, labels, joined, distances, dict(counts))
 
 
 def _known_rows(tables: Sequence[CsvColumns], numbers: Sequence[Sequence[str]], space: LabelSpace,

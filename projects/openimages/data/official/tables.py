@@ -27,19 +27,17 @@ def read_table(path: str | os.PathLike, columns: Mapping[str, str], log: Problem
         log: gets every row that cannot be read.
         needs_line_end: a last row without a line end is one of those: the file may be cut off in
             its last field. Right for downloads, not for what people write by hand.
-        keep: says which rows of a table to keep; the file may be larger than memory then, and a
-            ``'name'`` is text.
+        keep: says which rows of a table to keep; the file may be larger than memory then.
 
     Raises:
         UserError: no such file, a column missing from the header, or a bad row that is not to be
             skipped.
     """
+    types = {name: _TYPES[kind] for name, kind in columns.items()}
+
     def on_bad(row: int, message: str) -> None:
         log.bad('broken_row', message, path=path, row=row)
 
     if keep is None:
-        return read_columns(path, {name: _TYPES[kind] for name, kind in columns.items()},
-                            needs_line_end=needs_line_end, on_bad=on_bad)
-    types = {name: _TYPES['number' if kind == 'number' else 'text']
-             for name, kind in columns.items()}
+        return read_columns(path, types, needs_line_end=needs_line_end, on_bad=on_bad)
     return read_matching(path, types, keep, on_bad, needs_line_end=needs_line_end)
