@@ -220,6 +220,18 @@ def test_any_config_of_mmdetection_takes_our_data_and_schedule(tmp_path, name):
     build_model(cfg)
 
 
+def test_settings_below_the_call_reach_what_it_made(tmp_path):
+    path = tmp_path / 'model.py'
+    name = 'mask2former/mask2former_r50_8xb2-lsj-50e_coco.py'
+    path.write_text(WHOLE.format(name=name, configs=REPOSITORY / 'configs')
+                    + "data_root = '/elsewhere/'\nnum_classes = 7\n")
+    cfg = load_config(path)
+    assert cfg.val_evaluator.index == '/elsewhere/prepared/validation/index.arrow'
+    assert cfg.train_dataloader.dataset.data_root == '/elsewhere/'
+    head = cfg.model.panoptic_head
+    assert head.num_things_classes == 7 and len(head.loss_cls.class_weight) == 8
+
+
 def test_a_config_without_our_pieces_or_with_an_unknown_key_is_refused():
     with pytest.raises(ValueError, match=r'_base_/openimages\.py'):
         for_open_images(Config({'model': {}})._cfg_dict)

@@ -1,6 +1,7 @@
 """Missing and cut images: another is taken, they are counted and named, too many end the run."""
 
 import logging
+import re
 import shutil
 from pathlib import Path
 from types import SimpleNamespace
@@ -112,22 +113,22 @@ def batch(skipped=(), **meta):
 def test_few_are_named_once_and_counted():
     hook, run = UnreadableImagesHook(max_share=0.2, allowed=1), runner()
     for skipped in ([], [('a.jpg', 'cut')], [], [], [], [('a.jpg', 'cut')], [], []):
-        hook.before_train_iter(run, 0, batch(skipped))
+        hook.after_train_iter(run, 0, batch(skipped))
     hook.after_train(run)
     assert run.said == ['a.jpg: cut: another image is taken',
-                        '2 of 18 images could not be read, 1 different ones']
+                        '2 of 18 training images could not be read']
 
 
 def test_too_many_end_the_run():
     hook, run = UnreadableImagesHook(max_share=0.1, allowed=1), runner()
-    hook.before_train_iter(run, 0, batch([('a.jpg', 'cut')]))
+    hook.after_train_iter(run, 0, batch([('a.jpg', 'cut')]))
     with pytest.raises(UserError, match=r'b\.jpg: gone; 2 of 6 images could not be read'):
-        hook.before_train_iter(run, 0, batch([('b.jpg', 'gone')]))
+        hook.after_train_iter(run, 0, batch([('b.jpg', 'gone')]))
 
 
 def test_one_is_too_many_where_none_is_allowed():
     with pytest.raises(UserError, match=r'a\.jpg'):
-        UnreadableImagesHook(max_share=0, allowed=0).before_train_iter(
+        UnreadableImagesHook(max_share=0, allowed=0).after_train_iter(
             runner(), 0, batch([('a.jpg', 'cut')]))
 
 
@@ -146,8 +147,9 @@ def test_in_validation_they_count_and_in_a_dump_they_are_left_to_it():
 def test_a_training_and_its_validation_go_on(root, tmp_path, caplog):
     [path] = [path for path in CONFIGS if path.stem == 'mask_rcnn_r50_fedloss']
     cfg = small_config(path, root, tmp_path / 'work')
-    cfg.train_cfg.update(max_iters=4, val_interval=4)
+    cfg.train_cfg.update(max_iters=4, val_interval=4, images_per_update=4)  # two batches each
     cfg.train_dataloader.num_workers = 1
+    cfg.default_hooks.unreadable_images.max_share = 0.9  # every other one will be cut
     cfg.val_cfg, cfg.val_dataloader, cfg.val_evaluator = (
         {'type': 'ValLoop'}, cfg.test_dataloader, cfg.test_evaluator)
     data = dataset(root, filter_cfg=cfg.train_dataloader.dataset.filter_cfg)
@@ -160,7 +162,9 @@ def test_a_training_and_its_validation_go_on(root, tmp_path, caplog):
     with caplog.at_level(logging.WARNING):
         runner.train()
     assert runner.iter == 4
-    assert 'another image is taken' in caplog.text and 'different ones' in caplog.text
+    assert 'another image is taken' in caplog.text
+    [(bad_images, all_images)] = re.findall(r'(\d+) of (\d+) training images', caplog.text)
+    assert int(all_images) - int(bad_images) == 4 * 4 and int(bad_images) > 0
     assert f'{bad}: no such file (the image): it counts as one without detections' in caplog.text
     assert np.isfinite(runner.message_hub.get_scalar('val/openimages/mAP').current())
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from mmdet.registry import HOOKS
@@ -30,45 +31,55 @@ class UnreadableImagesHook(Hook):
         self.max_share = max_share
         self.allowed = allowed
         self._named: set[str] = set()
-        self._images = self._unreadable = 0
+        self._counts = {'train': _Count(), 'val': _Count()}
 
-    def before_train_iter(self, runner: Any, batch_idx: int, data_batch: Any = None) -> None:
-        """Count a batch and what was left out for it."""
+    def after_train_iter(self, runner: Any, batch_idx: int, data_batch: Any = None,
+                         outputs: Any = None) -> None:
+        """Count an update's images and what was left out for them."""
         for sample in each_sample(data_batch['data_samples']):
             skipped = sample.metainfo.get('skipped_images', [])
-            self._count(runner, skipped, 'another image is taken')
+            self._add(runner, 'train', skipped, 'another image is taken')
             if reason := sample.metainfo.get('unreadable'):
                 raise UserError(f'{reason}, and so are the {len(skipped)} images that were taken '
                                 'in its place', path=sample.img_path)
 
     def after_train(self, runner: Any) -> None:
         """Say how many they were."""
-        if self._unreadable:
-            runner.logger.warning(f'{self._unreadable} of {self._images} images could not be read, '
-                                  f'{len(self._named)} different ones')
+        count = self._counts['train']
+        if count.unreadable:
+            runner.logger.warning(f'{count.unreadable} of {count.images} training images could not '
+                                  'be read')
 
     def before_val_iter(self, runner: Any, batch_idx: int, data_batch: Any = None) -> None:
         """Count a batch."""
         for sample in each_sample(data_batch['data_samples']):
             reason = sample.metainfo.get('unreadable')
-            self._count(runner, [(sample.img_path, reason)] if reason else [],
-                        'it counts as one without detections')
+            self._add(runner, 'val', [(sample.img_path, reason)] if reason else [],
+                      'it counts as one without detections')
 
     def before_test_iter(self, runner: Any, batch_idx: int, data_batch: Any = None) -> None:
         """Count a batch, unless a submission is written of it."""
         if 'SubmissionDumpHook' not in {type(hook).__name__ for hook in runner.hooks}:
             self.before_val_iter(runner, batch_idx, data_batch)
 
-    def _count(self, runner: Any, found: Iterable[tuple[str, str]], what: str) -> None:
-        self._images += 1
+    def _add(self, runner: Any, mode: str, found: Sequence[tuple[str, str]], what: str) -> None:
+        """One image, and those that could not be read before it was found or are it."""
+        count = self._counts[mode]
+        count.images += max(1, len(found) + (mode == 'train'))
+        count.unreadable += len(found)
         for path, reason in found:
-            self._images += 1
-            self._unreadable += 1
             if path not in self._named:
                 self._named.add(path)
                 runner.logger.warning(f'{path}: {reason}: {what}')
-            if self._unreadable > max(self.allowed, self.max_share * self._images):
-                raise UserError(
-                    f'{reason}; {self._unreadable} of {self._images} images could not be read, '
-                    f'allowed are {self.allowed} and a share of {self.max_share} '
-                    '(default_hooks.unreadable_images)', path=path)
+        if found and count.unreadable > max(self.allowed, self.max_share * count.images):
+            path, reason = found[-1]
+            raise UserError(
+                f'{reason}; {count.unreadable} of {count.images} images could not be read, '
+                f'allowed are {self.allowed} and a share of {self.max_share} '
+                '(default_hooks.unreadable_images)', path=path)
+
+
+@dataclass
+class _Count:
+    images: int = 0
+    unreadable: int = 0
