@@ -90,11 +90,11 @@ def test_boxes_without_mask_ignore_then_make_duplicates_and_wrong_classes(tmp_pa
         ), absent=(CAT,))) == [Cause.BOX, Cause.DUPLICATE, Cause.OTHER_CLASS, Cause.BACKGROUND]
 
 
-def test_a_group_of_box_takes_any_number_and_another_class_within_it_is_wrong(tmp_path):
+def test_a_group_of_box_takes_any_number_and_another_class_within_it_is_background(tmp_path):
     group = Thing(CUP, 0, 30, mask=False, group=True)
     assert causes_of(tmp_path, Scene((group,), (
-        Found(CUP, 0.9, 0, 5), Found(CUP, 0.8, 0, 5), Found(CAT, 0.7, 0, 5)), absent=(CAT,),
-        )) == [Cause.GROUP, Cause.GROUP, Cause.OTHER_CLASS]
+        Found(CUP, 0.9, 0, 5), Found(CUP, 0.8, 0, 5), Found(CAT, 0.7, 0, 30)), absent=(CAT,),
+        )) == [Cause.GROUP, Cause.GROUP, Cause.BACKGROUND]
 
 
 def test_a_group_of_mask_has_one_true_detection_and_absorbs_the_others(tmp_path):

@@ -80,10 +80,13 @@ def test_a_wrong_class_put_right_is_true_in_the_class_that_it_lies_on(tmp_path):
 
 
 def test_a_wrong_class_on_a_box_without_mask_is_only_removed(tmp_path):
-    costs = costs_of(tmp_path, Scene((Thing(CUP, 0, 10), Thing(CAT, 20, 30, mask=False)), (
-        Found(CUP, 0.9, 20, 30), Found(CUP, 0.8, 0, 10))))
-    assert costs == {'wrong class': (1, 0.5), 'wrong class: other': (1, 0.5),
-                     'all false positives': (1, 0.5)}
+    # Cup: false, true: AP 1/2. Cat and animal have another instance, which nothing has found.
+    costs = costs_of(tmp_path, Scene(
+        (Thing(CUP, 0, 10), Thing(CAT, 20, 30, mask=False), Thing(CAT, 30, 40)),
+        (Found(CUP, 0.9, 20, 30), Found(CUP, 0.8, 0, 10))))
+    for name in ('wrong class', 'wrong class: other', 'all false positives'):
+        assert costs[name] == (1, pytest.approx(0.5 / 3))
+    assert costs['missed'] == (2, pytest.approx(2 / 3))
 
 
 def test_missed_instances_are_no_longer_looked_for(tmp_path):

@@ -10,7 +10,8 @@ dropped is the metric's word. A false one is, in this order:
 3. poor mask: IoU from 0.1 to below 0.5 with an instance mask of its class;
 4. background: none of these.
 
-Where an instance has only a box, boxes are compared, as in rule 6 of the challenge. The kinds are
+Where an instance has only a box, boxes are compared, as in rule 6 of the challenge. A group-of
+instance makes no wrong class: half the image may lie in it. The kinds are
 TIDE's (https://arxiv.org/abs/2008.08115), but for the order: a detection that lies on an instance
 of another class is of the wrong class also where it touches one of its own.
 """
@@ -167,12 +168,13 @@ def _why_false(overlap: np.ndarray, class_ids: np.ndarray, about: Overlaps,
     """Cause and target of the F false detections of an image with M instances."""
     same = about.class_ids[None] == class_ids[:, None]
     masked = same & (about.has_mask & ~about.is_group)[None]
+    others = ~same & (about.own & ~about.is_group)[None]
     cause = np.full(len(class_ids), Cause.BACKGROUND, np.int8)
     target = np.full(len(class_ids), -1, np.int32)
     rows = np.arange(len(class_ids))
     # From the last rule to the first, so that the first one that holds stands.
     for among, least, kind in ((masked, POOR_FROM, Cause.POOR_MASK),
-                               (about.own[None] & ~same, OFFICIAL_THRESHOLD, None),
+                               (others, OFFICIAL_THRESHOLD, None),
                                (same, OFFICIAL_THRESHOLD, Cause.DUPLICATE)):
         values = np.where(among, overlap, -1.0)
         best = values.argmax(axis=1)

@@ -117,8 +117,10 @@ def line(values: Mapping[int, float] | Mapping[float, float], label: str,
         ax.plot(places, heights, 'o-', color=COLOURS[0], markersize=3)
         if mark and len(heights) and not np.isnan(heights).all():
             best = int(np.nanargmax(heights))
+            left = places[best] <= places.mean()
             ax.annotate(f'{heights[best]:.4f} {mark} {places[best]:g}',
-                        (places[best], heights[best]), textcoords='offset points', xytext=(4, 8))
+                        (places[best], heights[best]), textcoords='offset points',
+                        xytext=(4 if left else -4, 8), ha='left' if left else 'right')
         ax.set(xlabel=label, ylabel='mAP')
         ax.set_ylim(0, np.nanmax(heights, initial=0.05) * 1.15)
         ax.grid()
@@ -149,7 +151,7 @@ def score_histogram(calibration: Calibration) -> Plot:
         ax.yaxis.set_major_formatter(lambda value, _: f'{value:,.0f}')
         ax.set(xlabel='score', ylabel='detections', xlim=(0, 1))
         ax.set_ylim(bottom=0)
-        ax.legend()
+        ax.legend(loc='lower center', bbox_to_anchor=(0.5, 1), ncols=4)
     return plot
 
 

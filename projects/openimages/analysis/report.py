@@ -48,9 +48,9 @@ CAUSE_NAMES = {
     Cause.RELATIVE: 'wrong class: parent or child', Cause.OTHER_CLASS: 'wrong class: other',
     Cause.POOR_MASK: 'poor mask', Cause.BACKGROUND: 'background',
     Cause.BOX: 'ignored: box without mask', Cause.GROUP: 'ignored: group-of box',
-    Cause.ABSORBED: 'ignored: beside a better one in a group-of mask',
+    Cause.ABSORBED: 'ignored: beside a better one on a group-of',
     Cause.UNVERIFIED: 'dropped: class not verified', Cause.EMPTY: 'dropped: empty mask',
-    Cause.CUT: 'dropped: cut by the cap of 10,000 a class and image'}
+    Cause.CUT: 'dropped: cut by the evaluator’s cap'}
 # Others' results, as they have published them, on the challenge's test images.
 PUBLISHED = (
     ('dfan: Mask R-CNN R50, 1.3M iterations', 0.0941),
