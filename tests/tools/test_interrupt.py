@@ -6,8 +6,9 @@ import pytest
 
 from tests.helpers import REPOSITORY, run_tool
 
+WITHOUT_IMPORTS = ('setup_environment.py', 'precompiled_header_compiler.py')  # standard library only
 TOOLS = sorted(path.name for path in (REPOSITORY / 'tools').glob('*.py')
-               if path.name != 'setup_environment.py')  # it imports the standard library only
+               if path.name not in WITHOUT_IMPORTS)
 IMPORTS_LATE = {  # not for --help
     'trim_checkpoint.py': ('in.pth', 'out.pth'),
     'download.py': ('--release', 'v7', '--split', 'test', '--data-root', '.')}
