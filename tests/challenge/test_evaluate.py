@@ -3,9 +3,7 @@
 import base64
 import dataclasses
 import itertools
-import json
 import os
-import shutil
 import signal
 import subprocess
 import sys
@@ -19,38 +17,9 @@ import pytest
 from projects.openimages.challenge.evaluate import EvaluatorFiles, evaluate_files, match_tables
 from projects.openimages.common.errors import UserError
 from projects.openimages.metric import Matches
+from tests.challenge.conftest import HEIGHT, WIDTH, square
 from tests.common.processes import wait_until, workers_of
-from tests.evaluation.parity_cases import mask_text
 from tests.helpers import REPOSITORY, assert_one_line_error, run_tool
-
-WIDTH, HEIGHT = 8, 4
-
-
-def square(left, right, width=WIDTH, height=HEIGHT):
-    pixels = np.zeros((height, width), bool)
-    pixels[:, left:right] = True
-    return mask_text(pixels)
-
-
-@pytest.fixture
-def files(tmp_path) -> EvaluatorFiles:
-    """Two images: in ``a`` a cat with mask, in ``b`` a cat with box only and a verified dog."""
-    texts = {
-        'boxes.csv': 'ImageID,LabelName,XMin,XMax,YMin,YMax,IsGroupOf\n'
-                     'a,/m/cat,0.0,0.5,0.0,1.0,0\nb,/m/cat,0.5,1.0,0.0,1.0,0\n',
-        'labels.csv': 'ImageID,LabelName,Confidence\na,/m/cat,1\nb,/m/cat,1\nb,/m/dog,0\n',
-        'masks.csv': 'ImageID,LabelName,ImageWidth,ImageHeight,XMin,XMax,YMin,YMax,IsGroupOf,Mask\n'
-                     f'a,/m/cat,{WIDTH},{HEIGHT},0.0,0.5,0.0,1.0,0,{square(0, 4)}\n',
-        'map.pbtxt': 'item { name: "/m/cat" id: 1 }\nitem { name: "/m/dog" id: 2 }\n',
-        'found.csv': 'ImageID,ImageWidth,ImageHeight,LabelName,Score,Mask\n'
-                     f'a,{WIDTH},{HEIGHT},/m/cat,0.9,{square(0, 4)}\n'
-                     f'b,{WIDTH},{HEIGHT},/m/cat,0.8,{square(4, 8)}\n'
-                     f'b,{WIDTH},{HEIGHT},/m/dog,0.7,{square(0, 2)}\n',
-    }
-    for name, text in texts.items():
-        (tmp_path / name).write_text(text)
-    return EvaluatorFiles(*(str(tmp_path / name) for name in (
-        'boxes.csv', 'labels.csv', 'map.pbtxt', 'found.csv', 'metrics.csv', 'masks.csv')))
 
 
 def change(path, old, new):
@@ -69,59 +38,6 @@ def test_command_writes_what_the_official_script_writes(files):
         f'{prefix}Precision/mAP@0.5IOU,1.0\r\n'
         f'{prefix}PerformanceByCategory/AP@0.5IOU//m/cat,1.0\r\n'
         f'{prefix}PerformanceByCategory/AP@0.5IOU//m/dog,nan\r\n')
-
-
-def as_prepared(files, folder):
-    """The files' ground truth under the names of a prepared split."""
-    folder.mkdir()
-    for source, name in ((files.input_annotations_boxes, 'tf_boxes.csv'),
-                         (files.input_annotations_labels, 'tf_labels.csv'),
-                         (files.input_annotations_segm, 'tf_segmentations.csv'),
-                         (files.input_class_labelmap, 'label_map.pbtxt')):
-        shutil.copy(source, folder / name)
-    return folder
-
-
-def test_prepared_split_stands_for_the_four_files(files, tmp_path):
-    Path(files.input_predictions).write_text(
-        Path(files.input_predictions).read_text().replace('0.7', '0.95'))
-    assert run_tool('tools/evaluate.py', *files.as_flags()).returncode == 0
-    folder = as_prepared(files, tmp_path / 'prepared')
-    result = run_tool('tools/evaluate.py', files.input_predictions, '--prepared', folder,
-                      '--output_metrics', tmp_path / 'again.csv', '--json', tmp_path / 'ap.json')
-    assert result.returncode == 0, result.stderr
-    assert 'mAP 1.000000 over 1 classes' in result.stdout
-    assert (tmp_path / 'again.csv').read_bytes() == Path(files.output_metrics).read_bytes()
-    scores = json.loads((tmp_path / 'ap.json').read_text())
-    assert scores['mAP'] == 1
-    assert [(row['mid'], row['AP'], row['true']) for row in scores['classes']] == [
-        ('/m/cat', 1, 1), ('/m/dog', None, 0)]
-
-
-def test_prepared_split_needs_no_output(files, tmp_path):
-    folder = as_prepared(files, tmp_path / 'prepared')
-    before = sorted(tmp_path.iterdir())
-    result = run_tool('tools/evaluate.py', files.input_predictions, '--prepared', folder)
-    assert result.returncode == 0, result.stderr
-    assert sorted(tmp_path.iterdir()) == before
-
-
-def test_folder_that_is_no_prepared_split_is_refused(files, tmp_path):
-    assert_one_line_error(run_tool('tools/evaluate.py', files.input_predictions, '--prepared',
-                                   tmp_path), 'no prepared split', str(tmp_path))
-
-
-@pytest.mark.parametrize(('arguments', 'words'), [
-    ([], 'needed: PREDICTIONS.csv with --prepared DIR, or --input_annotations_boxes'),
-    (['p.csv'], 'needed'),
-    (['--prepared', '.'], 'name the predictions'),
-    (['p.csv', '--input_predictions', 'q.csv', '--prepared', '.'], 'given twice'),
-    (['p.csv', '--prepared', '.', '--input_class_labelmap', 'm'], 'the ground truth is given'),
-])
-def test_command_line_that_says_too_little_or_too_much(arguments, words):
-    result = run_tool('tools/evaluate.py', *arguments)
-    assert result.returncode == 2
-    assert words in result.stderr
 
 
 def test_masks_file_without_rows_leaves_boxes_without_masks(files):

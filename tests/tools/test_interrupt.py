@@ -6,7 +6,8 @@ import pytest
 
 from tests.helpers import REPOSITORY, run_tool
 
-WITHOUT_IMPORTS = ('setup_environment.py', 'precompiled_header_compiler.py')  # standard library only
+# They import the standard library only.
+WITHOUT_IMPORTS = ('setup_environment.py', 'precompiled_header_compiler.py')
 TOOLS = sorted(path.name for path in (REPOSITORY / 'tools').glob('*.py')
                if path.name not in WITHOUT_IMPORTS)
 IMPORTS_LATE = {  # not for --help

@@ -10,7 +10,7 @@ from mmdet.registry import HOOKS
 from mmengine.hooks import Hook
 
 from projects.openimages.common.errors import UserError
-from projects.openimages.mm.evaluation.predictions import each_sample
+from projects.openimages.mm.structures.samples import each_sample
 
 
 @HOOKS.register_module()

@@ -5,7 +5,7 @@ The one place that knows how a model gives labels, scores, boxes and masks.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -59,12 +59,3 @@ def to_instances(predictions: InstanceData,
     masks = to_rles(found.masks) if 'masks' in found else None
     return Instances(labels if class_of_label is None else class_of_label[labels],
                      found.bboxes.float().numpy(), masks, found.scores.float().numpy())
-
-
-def each_sample(samples: Any) -> Iterator[Any]:
-    """A batch's data samples; with test-time augmentation it is a list of views."""
-    if isinstance(samples, list | tuple):
-        for item in samples:
-            yield from each_sample(item)
-    else:
-        yield samples
