@@ -174,7 +174,7 @@ def memory(process: psutil.Process) -> int:
 
 def generated(cache: Path, num_images: int) -> Path:
     """The folder with the files for so many images, made if it is not there."""
-    folder = cache / f'metric_speed_{num_images}'
+    folder = cache.resolve() / f'metric_speed_{num_images}'
     if not (folder / 'done').exists():
         write_files(folder, num_images)
     return folder

@@ -1,5 +1,6 @@
 """The scripts behind the measured figures still run against the code that they measure."""
 
+import re
 import subprocess
 import sys
 
@@ -9,14 +10,15 @@ from tests.helpers import REPOSITORY
 
 # Options that make each run short, and what it must print: a figure, not only a heading.
 RUNS = {
-    'dump_memory': ('--images 2 4 --detections 2', r'[+-][\d.]+ MB'),
+    'dump_memory': ('--images 2 4 --detections 2', r'\n +4 +-?[\d.]+ MB'),
     'index_speed': ('--images 60 --items 5', r'together s +[\d.]+ +[\d.]+'),
-    'loader_speed': ('--images 1 --rounds 1 --instances 3', r'\b3 .*\d\.\d'),
+    'loader_speed': ('--images 1 --rounds 1 --instances 3', r'bitmaps / run lengths +[\d.]+'),
     'mask_text_speed': ('--images 1 --rounds 1 --detections 3 --width 128 --height 96',
                         r'stock / box-only: [\d.]+'),
     'metric_speed': ('--images 0 --official-images 2 --our-images 3', r': -?\d+ times as fast'),
     'prepare_full_size': ('--images 30 --workers 1', r'\d s\b'),
     'prepare_speed': ('--masks 3 --rounds 1 --workers 1', r'usual way / ours +[\d.]+'),
+    'report_speed': ('--images 20', r'\d s'),
     'submission_speed': ('--images 3 --sweep-images 3 --detections 2', r'[\d.]+ s'),
 }
 NOT_RUN_HERE = {
@@ -38,5 +40,4 @@ def test_script_prints_its_figure(name, tmp_path):
         [sys.executable, REPOSITORY / 'benchmarks' / f'{name}.py', *options.split()],
         cwd=tmp_path, capture_output=True, text=True, check=False)
     assert result.returncode == 0, result.stderr[-2000:]
-    import re
     assert re.search(figure, result.stdout), result.stdout
