@@ -163,14 +163,18 @@ def arm_config(args: argparse.Namespace, arm: str, seed: int):
     from projects.openimages.mm.engine.config import load_config
 
     steps = args.iterations
+    if steps < 2:
+        raise UserError(f'--iterations {steps}, expected at least 2: warm-up and the rest')
+    warm_up = max(1, min(40, steps // 3))
     cfg = load_config(CONFIG, {'data_root': str(args.data)})
     slim(cfg)
     cfg.merge_from_dict({
         'custom_imports.imports': ['projects.openimages.mm', 'benchmarks.recipe_arms'],
         'work_dir': str(run_folder(args, arm, seed)), 'randomness.seed': seed,
         'train_cfg.max_iters': steps,
-        'optim_wrapper.optimizer.lr': args.lr, 'param_scheduler.1.end': steps,
-        'param_scheduler.1.T_max': steps - 40,
+        'optim_wrapper.optimizer.lr': args.lr, 'param_scheduler.0.end': warm_up,
+        'param_scheduler.1.begin': warm_up, 'param_scheduler.1.end': steps,
+        'param_scheduler.1.T_max': steps - warm_up,
         'default_hooks.checkpoint': {'interval': 100, 'max_keep_ckpts': 1, 'by_epoch': False,
                                      'save_best': None, 'type': 'CheckpointHook'}})
     for ingredient in arms()[arm]:

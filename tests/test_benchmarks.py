@@ -22,8 +22,8 @@ RUNS = {
     'submission_speed': ('--images 3 --sweep-images 3 --detections 2', r'[\d.]+ s'),
 }
 NOT_RUN_HERE = {
-    'recipe',         # trains; tests/mm/models/federated has its parts, and the one below
-    'recipe_arms',    # not a script
+    'recipe',         # trains: tests/test_recipe.py
+    'recipe_arms',    # not a script: tests/test_recipe.py
     'test_time_gpu',  # needs a GPU
 }
 

@@ -21,6 +21,7 @@ if __name__ == '__main__':
 
 from projects.openimages.challenge.evaluate import EvaluatorFiles, evaluate_files
 from projects.openimages.common.files import atomic_write
+from projects.openimages.common.json_values import plain_json
 
 TRUTH = ('input_annotations_boxes', 'input_annotations_labels', 'input_annotations_segm',
          'input_class_labelmap')
@@ -65,18 +66,10 @@ def main() -> None:
     result = evaluate_files(files, args.workers)
     if args.json:
         with atomic_write(args.json) as file:
-            json.dump(_without_nan(result.to_dict()), file, indent=1)
+            json.dump(plain_json(result.to_dict()), file, indent=1)
     written = '; '.join(path for path in (files.output_metrics, args.json) if path)
     print(f'mAP {result.mean_average_precision:.6f} over '
           f'{(result.positives > 0).sum()} classes' + (f'; {written}' if written else ''))
-
-
-def _without_nan(scores: dict) -> dict:
-    """JSON has no nan: a class without positives has the AP null."""
-    classes = [{**row, 'AP': row['AP'] if row['AP'] == row['AP'] else None}
-               for row in scores['classes']]
-    return {**{name: value if value == value else None for name, value in scores.items()
-               if name != 'classes'}, 'classes': classes}
 
 
 if __name__ == '__main__':

@@ -8,7 +8,6 @@ dump, the images. Out: a folder with ``index.html``, ``report.json``, ``plots/*.
 from __future__ import annotations
 
 import json
-import math
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
@@ -35,6 +34,7 @@ from projects.openimages.challenge.from_index import train_image_counts
 from projects.openimages.challenge.report import describe
 from projects.openimages.common.errors import UserError
 from projects.openimages.common.files import atomic_write, exclusive
+from projects.openimages.common.json_values import plain_json
 from projects.openimages.data.index import PreparedIndex
 from projects.openimages.metric import ChallengeScore, score
 from projects.openimages.submissions.formats import Submission, refuse_to_overwrite
@@ -157,7 +157,7 @@ class _Report:
 
     def to_dict(self) -> dict[str, Any]:
         """``report.json``."""
-        return _plain({
+        return plain_json({
             'report_version': REPORT_VERSION, 'inputs': self._inputs(),
             'headline': self._headline(),
             'published': [{'name': name, 'mAP': value} for name, value in PUBLISHED],
@@ -279,17 +279,6 @@ class _Report:
                     found.add(kind, f'{self.index.image_id(n)}: this dump above, the other below',
                               self.artist.image(n), self.rival.image(n))
         return found
-
-
-def _plain(value: Any) -> Any:
-    """Plain JSON values; what is not a number is null."""
-    if isinstance(value, dict):
-        return {key: _plain(item) for key, item in value.items()}
-    if isinstance(value, np.ndarray | np.generic):
-        return _plain(value.tolist())
-    if isinstance(value, list | tuple):
-        return [_plain(item) for item in value]
-    return None if isinstance(value, float) and math.isnan(value) else value
 
 
 def _write(report: _Report, out: Path) -> dict[str, Any]:

@@ -6,6 +6,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from projects.openimages.mm.models.federated.losses import FederatedLoss
 from projects.openimages.mm.models.federated.targets import (
     Hierarchy,
     ImageClasses,
@@ -17,6 +18,8 @@ from projects.openimages.mm.models.federated.targets import (
 )
 
 # animal > (cat, dog > puppy), toy > (puppy): puppy has two parents; and a lone cup.
+from tests.helpers import REPOSITORY
+
 ANIMAL, CAT, DOG, PUPPY, TOY, CUP = range(6)
 UP = {CAT: (ANIMAL,), DOG: (ANIMAL,), PUPPY: (ANIMAL, DOG, TOY)}
 C = 6
@@ -261,3 +264,12 @@ def test_targets_and_weights_equal_a_slow_reference(case):
     expected, expected_weights = reference(*case)
     assert targets.tolist() == expected.tolist()
     np.testing.assert_allclose(weights.numpy(), expected_weights, rtol=1e-6)
+
+
+def test_the_loss_has_the_rules_defaults_and_the_page_says_them():
+    rule = TargetRule()
+    assert FederatedLoss(C).rule == rule
+    page = (REPOSITORY / 'docs' / 'recipe.md').read_text(encoding='utf-8')
+    assert f'the region is of an object | 0 | {rule.unknown_on_objects:g} |' in page
+    assert f'the region is background | 0 | {rule.unknown_on_background:g} ' in page
+    assert f'0 where it scores more than {rule.doubt:g} |' in page

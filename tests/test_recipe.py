@@ -1,0 +1,154 @@
+"""The benchmark that takes the recipe apart: what its arms change, and that its numbers hold."""
+
+import argparse
+import functools
+import json
+
+import numpy as np
+import pytest
+
+from benchmarks.recipe import arm_config, only_sizes
+from benchmarks.recipe_arms import PlaceboDataset
+from projects.openimages.data.layout import find_classes, read_classes_of
+from projects.openimages.data.prepare.run import PrepareOptions, prepare_split
+from projects.openimages.demo.hard import Knobs, make_hard_world
+from projects.openimages.masks import decompress_counts
+from projects.openimages.metric import FALSE, TRUE, Matches
+from projects.openimages.mm.datasets.openimages import OpenImagesInstanceDataset
+from tests.helpers import run_tool
+
+
+@pytest.fixture(scope='module')
+def world(tmp_path_factory):
+    folder = tmp_path_factory.mktemp('hard')
+    make_hard_world(folder, num_images=60, seed=4, knobs=Knobs(), workers=2)
+    files = find_classes(folder)
+    for split in ('train', 'validation', 'oracle'):
+        prepare_split(folder, split, read_classes_of(files), files.paths, PrepareOptions())
+    return folder
+
+
+@pytest.fixture(scope='module')
+def config_of(world, tmp_path_factory):
+    """An arm's config as a plain dict, by name."""
+    out = tmp_path_factory.mktemp('out')
+    options = argparse.Namespace(data=world, out=out, iterations=2, lr=5e-4)
+    return functools.cache(lambda name: arm_config(options, name, 0).to_dict())
+
+
+def leaves(node, path=''):
+    """Dotted keys and values of a nested config."""
+    if not isinstance(node, (dict, list)) or not node:
+        return {path: node}
+    items = node.items() if isinstance(node, dict) else enumerate(node)
+    return {key: value for name, child in items
+            for key, value in leaves(child, f'{path}.{name}'.strip('.')).items()}
+
+
+def changed(first, second):
+    """Keys in which two configs differ, without where they write and how outputs are scored."""
+    first, second = leaves(first), leaves(second)
+    return {key for key in first.keys() | second.keys() if first.get(key) != second.get(key)
+            and key.split('.')[0] not in ('work_dir', 'val_evaluator')}
+
+
+BOX_LOSS = 'model.roi_head.bbox_head.loss_cls'
+
+
+@pytest.mark.parametrize(('first', 'second', 'keys'), [
+    ('stock', '+expansion', {'test_evaluator.expand_hierarchy'}),
+    ('+ignored', 'main', {'train_dataloader.sampler.type'}),
+    ('+sigmoid', '+hierarchy', {f'{BOX_LOSS}.hierarchy', 'test_evaluator.expand_hierarchy'}),
+    ('+hierarchy', '+box-only', {'train_dataloader.dataset.learn_boxes_without_masks'}),
+    ('+lost+groups', 'recipe', {'model.roi_head.bbox_head.reg_class_agnostic',
+                                'model.roi_head.mask_head.class_agnostic'}),
+    ('recipe -agnostic', 'recipe', {'model.roi_head.bbox_head.reg_class_agnostic',
+                                    'model.roi_head.mask_head.class_agnostic'}),
+    ('recipe -box-only', 'recipe', {'train_dataloader.dataset.learn_boxes_without_masks'}),
+    ('recipe λ=1', 'recipe', {f'{BOX_LOSS}.unknown_on_background'}),
+    ('recipe +soft', 'recipe', {'train_dataloader.sampler.type'}),
+    ('RFS', 'main', None),
+    ('placebo verified', 'recipe', {'train_dataloader.dataset.type',
+                                    'train_dataloader.dataset.placebo'}),
+])
+def test_an_arm_differs_by_its_ingredient_alone(config_of, first, second, keys):
+    found = changed(config_of(first), config_of(second))
+    if keys is None:
+        assert all(key.startswith('train_dataloader.') for key in found)
+    else:
+        assert found == keys
+
+
+def test_the_recipe_is_the_committed_config(config_of):
+    """But for the heads' sizes, and for what the arms say aloud that the config has by default."""
+    from projects.openimages.mm.engine.config import load_config
+    from tests.helpers import REPOSITORY
+
+    committed = load_config(REPOSITORY / 'configs' / 'oi_mask_rcnn_r50_federated_demo.py').to_dict()
+    for place in ('model.roi_head.type', 'model.roi_head.bbox_head.reg_class_agnostic',
+                  'model.roi_head.mask_head.class_agnostic', 'train_dataloader.sampler.type',
+                  'train_dataloader.dataset.learn_boxes_without_masks', 'model.test_cfg',
+                  'model.train_cfg', 'custom_hooks', 'test_evaluator.expand_hierarchy'):
+        values = []
+        for node in (config_of('recipe'), committed):
+            for part in place.split('.'):
+                node = node[part]
+            values.append(node)
+        assert values[0] == values[1], place
+
+
+def dataset(world, kind, **options):
+    return kind(ann_file='prepared/train/index.arrow', data_root=str(world),
+                data_prefix={'img': 'images/train/'}, learn_boxes_without_masks=True, **options)
+
+
+def test_placebos_break_one_kind_of_evidence_and_keep_its_amount(world):
+    true = dataset(world, OpenImagesInstanceDataset)
+    verified, hierarchy, has_mask = (
+        dataset(world, PlaceboDataset, placebo=kind)
+        for kind in ('verified', 'hierarchy', 'has_mask'))
+    items = [[data.get_data_info(n) for n in range(len(true))]
+             for data in (true, verified, has_mask)]
+    labels = [[item['verified_labels'].tolist() for item in part] for part in items]
+    assert labels[1] != labels[0] == labels[2]
+    assert not (hierarchy.ancestor_matrix == true.ancestor_matrix).all()
+    assert hierarchy.ancestor_matrix.sum() == true.ancestor_matrix.sum()
+    missing = [[[not decompress_counts(one['mask']['counts'].encode())[1:].any()
+                 for one in item['instances'] if not one['group_of']] for item in part]
+               for part in (items[0], items[2])]
+    assert missing[0] != missing[1]
+    assert [sum(item) for item in missing[0]] == [sum(item) for item in missing[1]]
+
+
+def test_of_other_sizes_nothing_is_looked_for_and_nothing_true():
+    """Class 0 has instances of 10 and 1000 pixels, both found, and a false detection."""
+    rows = np.zeros(3, np.int32)
+    matched = Matches(rows, np.arange(3, dtype=np.int32), rows, np.array([0.9, 0.8, 0.7]),
+                      np.array([TRUE, TRUE, FALSE], np.int8), np.array([0, 1, -1], np.int32),
+                      np.zeros(3, np.float32))
+    kept, positives = only_sizes(matched, [(np.array([0, 0]), np.array([10, 1000]))], 1, 100, 1)
+    assert kept.score.tolist() == [0.9, 0.7]
+    assert positives.tolist() == [1]
+
+
+def test_a_run_is_scored_as_the_metric_scores_its_dump_and_is_not_run_again(world, tmp_path):
+    command = ('benchmarks/recipe.py', '--data', world, '--out', tmp_path, '--iterations', '2',
+               '--seeds', '1', '--arms', 'main')
+    first = run_tool(*command)
+    assert first.returncode == 0, first.stderr
+    folder = tmp_path / '2_0.0005' / 'main' / 'seed0'
+    scores = json.loads((folder / 'result.json').read_text())['scores']
+    for split, column in (('validation', 'validation mAP'), ('oracle', 'oracle mAP')):
+        result = run_tool('tools/evaluate.py', folder / 'validation.csv', '--prepared',
+                          world / 'prepared' / split, '--json', tmp_path / 'scores.json')
+        assert result.returncode == 0, result.stderr
+        assert json.loads((tmp_path / 'scores.json').read_text())['mAP'] == scores[column]
+    written = (folder / 'result.json').stat().st_mtime_ns
+    assert f'{scores["validation mAP"]:.4f}' in run_tool(*command).stdout
+    assert (folder / 'result.json').stat().st_mtime_ns == written
+    assert (tmp_path / 'table_2_0.0005.csv').exists()
+
+
+def test_an_arm_that_does_not_exist_is_named():
+    result = run_tool('benchmarks/recipe.py', '--data', '.', '--out', '.', '--arms', 'mian')
+    assert result.returncode == 2 and "no arm 'mian'" in result.stderr
