@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+from mmdet.models.roi_heads import StandardRoIHead
 from mmdet.structures import DetDataSample
 from mmdet.structures.mask import BitmapMasks
 from mmengine.structures import InstanceData
@@ -141,6 +142,41 @@ def test_a_leaf_and_its_parent_are_found_on_the_same_place():
     torch.testing.assert_close(cats.bboxes, animals.bboxes)
     torch.testing.assert_close(cats.scores, animals.scores)
     assert cats.masks.rles == animals.masks.rles
+
+
+def found_twice() -> list[InstanceData]:
+    """A box as cat and as animal and another as cup; nothing; on two images."""
+    box, other = [8., 8., 40., 50.], [20., 4., 60., 30.]
+    return [InstanceData(bboxes=torch.tensor([box, other, box]), scores=torch.ones(3),
+                         labels=torch.tensor([CAT, CUP, ANIMAL])),
+            InstanceData(bboxes=torch.zeros(0, 4), scores=torch.zeros(0),
+                         labels=torch.zeros(0, dtype=torch.long))]
+
+
+@pytest.mark.parametrize(('agnostic', 'made'), [(True, 2), (False, 3)])
+def test_masks_are_the_stock_heads_and_one_box_makes_one(agnostic, made):
+    model = small_model(**{'model.roi_head.mask_head.class_agnostic': agnostic}).eval()
+    head, regions = model.roi_head, []
+    head.mask_head.register_forward_pre_hook(lambda _, inputs: regions.append(len(inputs[0])))
+    metas = [{**sample().metainfo, 'scale_factor': (2., 2.), 'ori_shape': (32, 32)}] * 2
+    with torch.no_grad():
+        features = model.extract_feat(torch.rand(2, 3, SIZE, SIZE))
+        ours = head.predict_mask(features, metas, found_twice(), rescale=True)
+        stock = StandardRoIHead.predict_mask(head, features, metas, found_twice(), rescale=True)
+    assert regions == [made, 3]
+    for one, other in zip(ours, stock, strict=True):
+        assert one.labels.tolist() == other.labels.tolist()
+        assert one.bboxes.tolist() == other.bboxes.tolist()
+        assert one.masks.rles == other.masks.rles
+    assert any(ours[0].masks.areas) and len(ours[1].masks) == 0
+
+
+def test_nothing_found_gives_no_masks():
+    model = small_model().eval()
+    with torch.no_grad():
+        features = model.extract_feat(torch.rand(1, 3, SIZE, SIZE))
+        found, = model.roi_head.predict_mask(features, [sample().metainfo], found_twice()[1:])
+    assert len(found.masks) == len(found.bboxes) == 0
 
 
 def test_cascade_heads_learn_and_predict_the_same_way():
