@@ -62,8 +62,9 @@ def sigmoid(cfg: Config) -> None:
     head.bbox_head.type = 'FederatedBBoxHead'
     head.bbox_head.loss_cls = ConfigDict(
         type='FederatedLoss', num_classes=head.bbox_head.num_classes, hierarchy=False,
-        verified=False, lost=False, group_of=False)
-    cfg.model.test_cfg.rcnn.update(score_thr=1e-3, max_per_img=300)
+        verified=False, lost=False, group_of=False, exclusive=False)
+    head.bbox_head.objectness = 0.0
+    cfg.model.test_cfg.rcnn.update(score_thr=1e-3, max_per_img=400)
 
 
 def hierarchy(cfg: Config) -> None:
@@ -110,6 +111,16 @@ def agnostic(cfg: Config) -> None:
     cfg.model.roi_head.mask_head.class_agnostic = True
 
 
+def exclusive(cfg: Config) -> None:
+    """A leaf's score is its share among the classes that it excludes."""
+    cfg.model.roi_head.bbox_head.loss_cls.exclusive = True
+
+
+def objectness(cfg: Config) -> None:
+    """The proposals' scores have a say."""
+    cfg.model.roi_head.bbox_head.objectness = 0.5
+
+
 def soft_sampling(cfg: Config) -> None:
     """Classes are drawn by the root of their frequency, alike in the last third, with a cap."""
     cfg.train_dataloader.sampler = ConfigDict(type='SoftClassAwareSampler')
@@ -136,7 +147,7 @@ def eqlv2(cfg: Config) -> None:
 def _set_loss(cfg: Config, **loss) -> None:
     head = cfg.model.roi_head.bbox_head
     head.loss_cls = ConfigDict(num_classes=head.num_classes, **loss)
-    cfg.model.test_cfg.rcnn.update(score_thr=1e-3, max_per_img=300)
+    cfg.model.test_cfg.rcnn.update(score_thr=1e-3, max_per_img=400)
 
 
 def repeat_factors(cfg: Config) -> None:
@@ -214,30 +225,30 @@ def placebo(kind: str) -> Ingredient:
 # ------------------------------------------------------------------------------- arms
 
 MAIN = (stock, expansion, ignored, class_aware)
-STEPS = (sigmoid, hierarchy, boxes_without_masks, verified(0.15), lost_and_groups, agnostic)
-STEP_NAMES = ('sigmoid', 'hierarchy', 'box-only', 'verified', 'lost+groups', 'agnostic')
+STEPS = {'sigmoid': sigmoid, 'hierarchy': hierarchy, 'verified': verified(0.15),
+         'lost+groups': lost_and_groups, 'agnostic': agnostic, 'exclusive': exclusive,
+         'objectness': objectness}
+WHOLE = (*MAIN, *STEPS.values())
 
 
 def arms() -> dict[str, tuple[Ingredient, ...]]:
     """All arms by name, in the order of the table."""
     found = {'stock': MAIN[:1], '+expansion': MAIN[:2], '+ignored': MAIN[:3], 'main': MAIN}
-    for count, name in enumerate(STEP_NAMES, 1):
-        found[f'+{name}' if count < len(STEPS) else 'recipe'] = MAIN + STEPS[:count]
-    for weight in (0.0, 0.05, 1.0):
-        found[f'recipe λ={weight:g}'] = tuple(
-            verified(weight) if name == 'verified' else step
-            for name, step in zip(('',) * len(MAIN) + STEP_NAMES, MAIN + STEPS, strict=True))
-    for name in STEP_NAMES[1:]:
-        found[f'recipe -{name}'] = MAIN + tuple(
-            step for other, step in zip(STEP_NAMES, STEPS, strict=True) if other != name)
-    whole = MAIN + STEPS
-    found['recipe fg=0.5'] = (*whole, unknown_on_objects(0.5))
-    found['recipe cls=2'] = (*whole, loss_weight(2.0))
-    found['recipe +soft'] = (*whole, soft_sampling)
-    found['recipe +soft fg=0.5'] = (*whole, soft_sampling, unknown_on_objects(0.5))
+    for count, name in enumerate(STEPS, 1):
+        found[f'+{name}'] = (*MAIN, *list(STEPS.values())[:count])
+    found['recipe'] = found.pop('+objectness')
+    for name in list(STEPS)[1:]:
+        found[f'recipe -{name}'] = (*MAIN, *(step for other, step in STEPS.items()
+                                             if other != name))
+    for name, change in (
+            ('λ=0', verified(0.0)), ('λ=0.05', verified(0.05)), ('λ=1', verified(1.0)),
+            ('fg=0.5', unknown_on_objects(0.5)), ('cls=2', loss_weight(2.0)),
+            ('+box-only', boxes_without_masks), ('+soft', soft_sampling)):
+        found[f'recipe {name}'] = (*WHOLE, change)
     for name, loss in (('FedLoss-50', fed_loss), ('Seesaw', seesaw), ('EQLv2', eqlv2),
                        ('RFS', repeat_factors)):
         found[name] = (*MAIN, loss)
-    for kind in ('verified', 'hierarchy', 'has_mask'):
-        found[f'placebo {kind}'] = (*MAIN, *STEPS, placebo(kind))
+    for kind in ('verified', 'hierarchy'):
+        found[f'placebo {kind}'] = (*WHOLE, placebo(kind))
+    found['placebo has_mask'] = (*WHOLE, boxes_without_masks, placebo('has_mask'))
     return found

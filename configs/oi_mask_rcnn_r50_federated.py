@@ -1,8 +1,9 @@
 """Mask R-CNN R50-FPN that learns from what people verified; docs/recipe.md has the method.
 
 Against the main config: a sigmoid a class with hierarchical, federated targets instead of a
-softmax; boxes without a mask are learnt from; boxes and masks are the same for all classes. A
-leaf's detection stands for its ancestors too, so nothing is expanded afterwards.
+softmax; boxes and masks are the same for all classes. Scores are weighed by the proposals' own and
+shared among leaves; a leaf's detection stands for its ancestors too, so nothing is expanded
+afterwards.
 """
 
 _base_ = './oi_mask_rcnn_r50.py'
@@ -16,8 +17,7 @@ model = dict(
             loss_cls=dict(_delete_=True, type='FederatedLoss', num_classes=_base_.num_classes)),
         mask_head=dict(class_agnostic=True)),
     train_cfg=dict(rcnn=dict(assigner=dict(ignore_group_of=False))),
-    test_cfg=dict(rcnn=dict(score_thr=1e-3, max_per_img=300)))
+    test_cfg=dict(rcnn=dict(score_thr=1e-3, max_per_img=400)))
 
-train_dataloader = dict(dataset=dict(learn_boxes_without_masks=True))
 val_evaluator = dict(expand_hierarchy=False)
 test_evaluator = val_evaluator

@@ -11,7 +11,6 @@ model = dict(
             loss_cls=dict(_delete_=True, type='FederatedLoss', num_classes=_base_.num_classes)),
         mask_head=dict(class_agnostic=True)),
     train_cfg=dict(rcnn=dict(assigner=dict(ignore_group_of=False))),
-    test_cfg=dict(rcnn=dict(score_thr=1e-3, max_per_img=300)))
-train_dataloader = dict(dataset=dict(learn_boxes_without_masks=True))
+    test_cfg=dict(rcnn=dict(score_thr=1e-3, max_per_img=400)))
 val_evaluator = dict(expand_hierarchy=False)
 test_evaluator = val_evaluator

@@ -59,12 +59,14 @@ BOX_LOSS = 'model.roi_head.bbox_head.loss_cls'
     ('stock', '+expansion', {'test_evaluator.expand_hierarchy'}),
     ('+ignored', 'main', {'train_dataloader.sampler.type'}),
     ('+sigmoid', '+hierarchy', {f'{BOX_LOSS}.hierarchy', 'test_evaluator.expand_hierarchy'}),
-    ('+hierarchy', '+box-only', {'train_dataloader.dataset.learn_boxes_without_masks'}),
-    ('+lost+groups', 'recipe', {'model.roi_head.bbox_head.reg_class_agnostic',
-                                'model.roi_head.mask_head.class_agnostic'}),
+    ('+hierarchy', '+verified', {f'{BOX_LOSS}.verified', f'{BOX_LOSS}.unknown_on_background'}),
+    ('+lost+groups', '+agnostic', {'model.roi_head.bbox_head.reg_class_agnostic',
+                                   'model.roi_head.mask_head.class_agnostic'}),
+    ('+exclusive', 'recipe', {'model.roi_head.bbox_head.objectness'}),
+    ('recipe -exclusive', 'recipe', {f'{BOX_LOSS}.exclusive'}),
     ('recipe -agnostic', 'recipe', {'model.roi_head.bbox_head.reg_class_agnostic',
                                     'model.roi_head.mask_head.class_agnostic'}),
-    ('recipe -box-only', 'recipe', {'train_dataloader.dataset.learn_boxes_without_masks'}),
+    ('recipe +box-only', 'recipe', {'train_dataloader.dataset.learn_boxes_without_masks'}),
     ('recipe λ=1', 'recipe', {f'{BOX_LOSS}.unknown_on_background'}),
     ('recipe +soft', 'recipe', {'train_dataloader.sampler.type'}),
     ('RFS', 'main', None),
@@ -87,8 +89,7 @@ def test_the_recipe_is_the_committed_config(config_of):
     committed = load_config(REPOSITORY / 'configs' / 'oi_mask_rcnn_r50_federated_demo.py').to_dict()
     for place in ('model.roi_head.type', 'model.roi_head.bbox_head.reg_class_agnostic',
                   'model.roi_head.mask_head.class_agnostic', 'train_dataloader.sampler.type',
-                  'train_dataloader.dataset.learn_boxes_without_masks', 'model.test_cfg',
-                  'model.train_cfg', 'custom_hooks', 'test_evaluator.expand_hierarchy'):
+                  'model.test_cfg', 'model.train_cfg', 'custom_hooks', 'test_evaluator.expand_hierarchy'):
         values = []
         for node in (config_of('recipe'), committed):
             for part in place.split('.'):

@@ -55,6 +55,23 @@ def test_images_with_boxes_only_are_kept_and_counted_where_they_are_learnt_from(
         if not group]
 
 
+def test_a_class_is_drawn_from_images_that_have_masks_of_it_where_there_are_any(demo_root):
+    learning = dataset(demo_root, learn_boxes_without_masks=True)
+    drawn, index = learning.get_cat2imgs(), learning.index
+    masked, boxed = ({} for _ in range(2))
+    for item in range(len(learning)):
+        rows = index.instance_rows(item)
+        for label, has_mask, group in zip(*(column[rows].tolist() for column in (
+                index.class_ids, index.has_mask, index.is_group_of)), strict=True):
+            if not group:
+                boxed.setdefault(label, set()).add(item)
+                if has_mask:
+                    masked.setdefault(label, set()).add(item)
+    assert masked != boxed
+    for label, items in drawn.items():
+        assert set(items.tolist()) == masked.get(label, boxed.get(label, set()))
+
+
 def test_boxed_labels_are_those_of_all_boxes_also_of_groups(demo_root):
     data = dataset(demo_root)
     for item in range(len(data)):

@@ -28,9 +28,21 @@ def config():
 
 @pytest.fixture(scope='module')
 def detector(config):
+    return random_detector(config.model)
+
+
+@pytest.fixture(scope='module')
+def federated():
+    """A detector whose scores are weighed by those of the proposals."""
+    config = load_config(REPOSITORY / 'configs' / 'oi_mask_rcnn_r50_federated_demo.py')
+    config.model.test_cfg.rcnn.update(score_thr=0.0, max_per_img=12)
+    return random_detector(config.model)
+
+
+def random_detector(model):
     """Random weights, told apart a little so that scores and masks are not all alike."""
     torch.manual_seed(1)
-    model = MODELS.build(config.model).eval()
+    model = MODELS.build(model).eval()
     for parameter in [*model.roi_head.bbox_head.fc_cls.parameters(),
                       *model.roi_head.mask_head.conv_logits.parameters()]:
         torch.nn.init.normal_(parameter, std=0.5)
@@ -55,7 +67,9 @@ def images():
     return list(blocks.repeat(16, 1).repeat(16, 2))
 
 
-def test_one_plain_view_is_the_detector_itself(config, detector, images):
+@pytest.mark.parametrize('kind', ['detector', 'federated'])
+def test_one_plain_view_is_the_detector_itself(config, kind, images, request):
+    detector = request.getfixturevalue(kind)
     data = views_of(config, images, [(256, 192)], [False])
     averaged = MaskAveragingTTA(detector).test_step(data)
     data = views_of(config, images, [(256, 192)], [False])
@@ -131,7 +145,5 @@ def test_detections_of_other_detectors_are_merged_by_view(name, images, tmp_path
     assert one.scores.max() <= max(best.scores.max(), 1.0)
 
 
-def test_heads_that_only_learn_otherwise_are_averaged(detector):
-    assert shares_proposals(detector)
-    federated = load_config(REPOSITORY / 'configs' / 'oi_mask_rcnn_r50_federated_demo.py')
-    assert shares_proposals(build_model(federated))
+def test_heads_that_only_learn_otherwise_are_averaged(detector, federated):
+    assert shares_proposals(detector) and shares_proposals(federated)

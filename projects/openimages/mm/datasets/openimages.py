@@ -143,15 +143,15 @@ class OpenImagesInstanceDataset(BaseDetDataset):
         return np.flatnonzero(keep)
 
     @cached_property
-    def _learnable(self) -> tuple[np.ndarray, np.ndarray]:
-        """Index rows (M,) and labels (M,) of the instances that are not ignored."""
+    def _learnable(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Index rows (M,), labels (M,) and masks (M,) bool of the instances not ignored."""
         index = self._index
         labels = self._label_of_class[index.class_ids]
         use = (labels >= 0) & ~index.is_group_of
         if not self.learn_boxes_without_masks:
             use &= index.has_mask
         rows = np.repeat(np.arange(index.num_images), np.diff(index.instance_offsets))
-        return rows[use], labels[use]
+        return rows[use], labels[use], index.has_mask[use]
 
     def _get_unserialized_subset(self, indices: int | Sequence[int]) -> np.ndarray:
         if isinstance(indices, (int, np.integer)):
@@ -272,8 +272,15 @@ class OpenImagesInstanceDataset(BaseDetDataset):
 
     @force_full_init
     def get_cat2imgs(self) -> dict[int, np.ndarray]:
-        """Item numbers by label, ascending: the images with an instance of that class to learn."""
-        rows, labels = self._learnable
+        """Item numbers by label, ascending: the images with an instance of that class to learn.
+
+        Where a class has masks, images in which it has none do not count: drawn for the class, they
+        would take the places of images that say more of it.
+        """
+        rows, labels, has_mask = self._learnable
+        somewhere = np.bincount(labels[has_mask], minlength=len(self._metainfo['classes'])) > 0
+        use = has_mask | ~somewhere[labels]
+        rows, labels = rows[use], labels[use]
         order = np.argsort(self.data_list, kind='stable')
         sorted_rows = self.data_list[order]
         # An index row may stand in the dataset several times or not at all.
@@ -296,7 +303,7 @@ class OpenImagesInstanceDataset(BaseDetDataset):
     @force_full_init
     def label_counts(self) -> np.ndarray:
         """(C,) int64 instances to learn from by label, in the index rows that the dataset has."""
-        rows, labels = self._learnable
+        rows, labels, _ = self._learnable
         return np.bincount(labels[np.isin(rows, self.data_list)],
                            minlength=len(self._metainfo['classes']))
 

@@ -16,6 +16,7 @@ Other detectors decide view by view, and :mod:`.merging_views` merges what they 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -71,8 +72,9 @@ def shares_proposals(detector: torch.nn.Module) -> bool:
     """Whether a detector scores proposals and makes masks of them as Mask R-CNN does."""
     head = getattr(detector, 'roi_head', None)
     return (getattr(detector, 'with_rpn', False) and isinstance(head, StandardRoIHead)
-            and all(getattr(type(head), name) is getattr(StandardRoIHead, name) for name in
-                    ('predict_bbox', 'predict_mask', '_bbox_forward', '_mask_forward')))
+            and (getattr(head, 'averages_views', False)
+                 or all(getattr(type(head), name) is getattr(StandardRoIHead, name) for name in
+                        ('predict_bbox', 'predict_mask', '_bbox_forward', '_mask_forward'))))
 
 
 @MODELS.register_module()
@@ -108,7 +110,7 @@ class MaskAveragingTTA(BaseTTAModel):
             samples = samples or batch['data_samples']
         proposals = self._proposals(views, samples)
         for image, sample in enumerate(samples):
-            sample.pred_instances = self._detect(views, image, proposals[image])
+            sample.pred_instances = self._detect(views, image, *proposals[image])
         return samples
 
     def merge_preds(self, data_samples_list: Sequence[Sequence[DetDataSample]]
@@ -132,8 +134,9 @@ class MaskAveragingTTA(BaseTTAModel):
                 sample.set_metainfo(flip)
         return self.merge_preds(list(zip(*found, strict=True)))
 
-    def _proposals(self, views: list[_View], samples: list[DetDataSample]) -> list[Tensor]:
-        """Each image's proposals from all views, in its original size; (P, 4) each."""
+    def _proposals(self, views: list[_View],
+                   samples: list[DetDataSample]) -> list[tuple[Tensor, Tensor]]:
+        """Each image's proposals from all views, (P, 4) in its original size, and (P,) scores."""
         config = self.module.test_cfg.rpn
         found: list[list[tuple[Tensor, Tensor]]] = [[] for _ in samples]
         for view in views:
@@ -146,18 +149,20 @@ class MaskAveragingTTA(BaseTTAModel):
             boxes, scores = (torch.cat(parts) for parts in zip(*items, strict=True))
             _, kept = batched_nms(boxes, scores, torch.zeros_like(scores, dtype=torch.long),
                                   config.nms)
-            merged.append(boxes[kept[:config.max_per_img]])
+            kept = kept[:config.max_per_img]
+            merged.append((boxes[kept], scores[kept]))
         return merged
 
-    def _detect(self, views: list[_View], image: int, proposals: Tensor) -> InstanceData:
-        boxes, scores, labels = self._boxes(views, image, proposals)
+    def _detect(self, views: list[_View], image: int, proposals: Tensor,
+                objectness: Tensor) -> InstanceData:
+        boxes, scores, labels = self._boxes(views, image, proposals, objectness)
         result = InstanceData(bboxes=boxes, scores=scores, labels=labels)
         if self.module.roi_head.with_mask:
             self._add_masks(views, image, result)
         return result
 
-    def _boxes(self, views: list[_View], image: int,
-               proposals: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def _boxes(self, views: list[_View], image: int, proposals: Tensor,
+               objectness: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """(N, 4) boxes in the original image, (N,) scores and (N,) labels."""
         head, config = self.module.roi_head, self.module.test_cfg.rcnn
         if not len(proposals):
@@ -166,8 +171,10 @@ class MaskAveragingTTA(BaseTTAModel):
         for view in views:
             rois = bbox2roi([view.from_original(proposals, image)])
             found = head._bbox_forward(self._features(view, image), rois)
-            [raw] = head.bbox_head.predict_by_feat(  # no test_cfg: without suppression
-                (rois,), (found['cls_score'],), (found['bbox_pred'],), [view.metas[image]])
+            weighed = getattr(head.bbox_head, 'on_proposals', nullcontext)
+            with weighed([objectness]):
+                [raw] = head.bbox_head.predict_by_feat(  # no test_cfg: without suppression
+                    (rois,), (found['cls_score'],), (found['bbox_pred'],), [view.metas[image]])
             boxes.append(view.to_original(raw.bboxes, image))
             scores.append(raw.scores)
         detections, labels = multiclass_nms(

@@ -1,5 +1,7 @@
 """Evidence, mask-less instances, start scores and closed scores, on small models."""
 
+import math
+
 import numpy as np
 import pytest
 import torch
@@ -47,8 +49,12 @@ def sample(*objects, ignored=(), verified=(), boxed=()) -> DetDataSample:
 
 
 def small_model(name='oi_mask_rcnn_r50_federated_demo.py', **changes):
+    return with_classes(load_config(REPOSITORY / 'configs' / name, {'num_classes': 4, **changes}))
+
+
+def with_classes(cfg):
+    """The model, which knows its training classes."""
     torch.manual_seed(0)
-    cfg = load_config(REPOSITORY / 'configs' / name, {'num_classes': 4, **changes})
     model = build_model(cfg)
     model.init_weights()
     for part in model.modules():
@@ -83,8 +89,8 @@ def test_a_class_whose_boxes_were_cropped_away_is_still_known():
 
 def test_every_class_starts_at_the_prior():
     head = small_model().roi_head.bbox_head
-    scores = head.loss_cls.get_activation(head.fc_cls(torch.zeros(1, head.fc_cls.in_features)))
-    assert scores[0].tolist() == pytest.approx([0.01] * 4 + [0])
+    scores = head.fc_cls(torch.zeros(1, head.fc_cls.in_features)).sigmoid()
+    assert scores[0].tolist() == pytest.approx([0.01] * 4)
 
 
 def test_instances_without_a_mask_train_class_and_box_but_no_mask():
@@ -144,6 +150,45 @@ def test_a_leaf_and_its_parent_are_found_on_the_same_place():
     assert cats.masks.rles == animals.masks.rles
 
 
+def scores_on(model, objectness) -> torch.Tensor:
+    """(2, 5) scores of two proposals with these scores of their own, without suppression."""
+    boxes = torch.tensor([[4., 4., 40., 40.], [20., 10., 60., 50.]])
+    proposals = InstanceData(bboxes=boxes, scores=torch.tensor(objectness))
+    with torch.no_grad():
+        features = model.extract_feat(torch.ones(1, 3, SIZE, SIZE))
+        found, = model.roi_head.predict_bbox(features, [sample().metainfo], [proposals], None)
+    return found.scores
+
+
+@pytest.mark.parametrize('name', ['FederatedRoIHead', 'FederatedCascadeRoIHead'])
+def test_the_odds_of_a_class_are_weighed_by_the_root_of_the_proposals_score(name):
+    model = (small_model(**{'model.roi_head.bbox_head.loss_cls.exclusive': False})
+             if name == 'FederatedRoIHead' else cascade_model(exclusive=False)).eval()
+    sure, doubtful = (torch.logit(scores_on(model, scores)[:, :-1])
+                      for scores in ([1., 1.], [1., 0.25]))
+    torch.testing.assert_close(doubtful[0], sure[0])
+    torch.testing.assert_close(doubtful[1], sure[1] + math.log(0.5), rtol=0, atol=1e-3)
+
+
+def test_objectness_can_be_left_out_and_proposals_may_have_no_scores():
+    model = small_model(**{'model.roi_head.bbox_head.objectness': 0.}).eval()
+    torch.testing.assert_close(scores_on(model, [1., 1.]), scores_on(model, [0.1, 0.2]))
+    with_it = small_model().eval()
+    plain = InstanceData(bboxes=torch.tensor([[4., 4., 40., 40.]]))
+    with torch.no_grad():
+        features = with_it.extract_feat(torch.ones(1, 3, SIZE, SIZE))
+        found, = with_it.roi_head.predict_bbox(features, [sample().metainfo], [plain], None)
+    torch.testing.assert_close(found.scores, scores_on(model, [1., 1.])[:1])
+
+
+def test_a_likelier_class_lowers_a_leaf_that_it_excludes_but_no_parent():
+    loss = small_model().roi_head.bbox_head.loss_cls
+    low, high = (loss.get_activation(torch.tensor([[0., 0., dog, -9.]]))[0, :-1]
+                 for dog in (-9., 2.))
+    assert low[CAT] == pytest.approx(0.5, rel=1e-2) and high[CAT] < 0.1
+    assert low[ANIMAL] == pytest.approx(0.5) and high[ANIMAL] > 0.5
+
+
 def found_twice() -> list[InstanceData]:
     """A box as cat and as animal and another as cup; nothing; on two images."""
     box, other = [8., 8., 40., 50.], [20., 4., 60., 30.]
@@ -180,19 +225,20 @@ def test_nothing_found_gives_no_masks():
 
 
 def test_cascade_heads_learn_and_predict_the_same_way():
-    cascade = cascade_config()
-    torch.manual_seed(0)
-    model = build_model(cascade)
-    model.init_weights()
-    for part in model.modules():
-        if hasattr(part, 'set_training_classes'):
-            part.set_training_classes(ancestors(), torch.tensor([30, 10, 20, 5]))
+    model = cascade_model()
     losses = losses_of(model, sample((CAT, 5, 5, 40, 40, True), (CUP, 45, 45, 62, 62, False)))
     assert {f's{stage}.loss_cls' for stage in range(3)} <= set(losses)
     assert all(torch.isfinite(losses[f's{stage}.loss_cls']) for stage in range(3))
     with torch.no_grad():
         found, = model.eval().predict(torch.rand(1, 3, SIZE, SIZE), [sample()])
     assert found.pred_instances.scores.max() < 0.1  # untrained: near the prior, all stages
+
+
+def cascade_model(exclusive=True):
+    cfg = cascade_config()
+    for head in cfg.model.roi_head.bbox_head:
+        head.loss_cls.exclusive = exclusive
+    return with_classes(cfg)
 
 
 def cascade_config():

@@ -1,5 +1,7 @@
 """The target rule: small cases one can check by eye, and a slow reference for all others."""
 
+import math
+
 import numpy as np
 import pytest
 import torch
@@ -14,6 +16,7 @@ from projects.openimages.mm.models.federated.targets import (
     TargetRule,
     class_targets,
     close_over_ancestors,
+    exclusive_shares,
     tail_weights,
 )
 
@@ -186,6 +189,23 @@ def test_no_class_scores_less_than_its_descendants():
     assert close_over_ancestors(scores, hierarchy())[0].tolist() == pytest.approx(
         [0.9, 0.2, 0.9, 0.9, 0.9, 0.5])
     assert scores[0, ANIMAL] == pytest.approx(0.1)  # the input stays
+
+
+def test_leaves_share_with_what_they_exclude_and_parents_with_nobody():
+    """Of equal odds: cat excludes dog, puppy, toy and cup; puppy only cat and cup; cup all five."""
+    assert exclusive_shares(torch.full((1, C), 0.3), hierarchy())[0].tolist() == pytest.approx(
+        [1, 1 / 5, 1, 1 / 3, 1, 1 / 6])
+
+
+@given(st.lists(st.floats(-20, 20), min_size=C, max_size=C), st.floats(-90, 90))
+def test_shares_are_by_odds_and_only_their_ratios_count(logits, shift):
+    expected = [1.0] * C
+    for leaf in (CAT, PUPPY, CUP):
+        related = {leaf, *UP.get(leaf, ())}
+        others = sum(math.exp(logits[c]) for c in range(C) if c not in related)
+        expected[leaf] = math.exp(logits[leaf]) / (math.exp(logits[leaf]) + others)
+    found = exclusive_shares(torch.tensor([logits]) + shift, hierarchy())[0]
+    assert found.tolist() == pytest.approx(expected, rel=1e-3, abs=1e-6)
 
 
 def test_rare_classes_weigh_by_the_root_of_their_share_of_the_median():

@@ -11,7 +11,8 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -35,6 +36,8 @@ from projects.openimages.mm.models.federated.targets import (
 
 PRIOR = 0.01
 """The score of every class before training, as in https://arxiv.org/abs/1708.02002."""
+
+_LEAST = 1e-6  # of a proposal's score: its logarithm is needed
 
 
 @dataclass(frozen=True)
@@ -110,11 +113,19 @@ class FederatedBBoxHead(Shared2FCBBoxHead):
 
     Args:
         loss_cls: config of a ``FederatedLoss``.
+        objectness: the power of a proposal's own score by which the odds of its classes are
+            multiplied at test; 0 leaves it out. Background is hardly learnt where nothing is
+            known of a class, so the proposals' view of it is worth hearing. (Scores of proposal
+            and class are combined with equal weights in https://arxiv.org/abs/2103.07461.)
         options: the other arguments of ``Shared2FCBBoxHead``.
     """
 
-    def __init__(self, *, loss_cls: dict, **options: Any) -> None:
+    def __init__(self, *, loss_cls: dict, objectness: float = 0.5, **options: Any) -> None:
+        if objectness < 0:
+            raise ValueError(f'objectness must be 0 or more, got {objectness}')
         super().__init__(loss_cls=loss_cls, **options)
+        self.objectness = objectness
+        self._proposal_scores: Sequence[Tensor] | None = None
         if not isinstance(self.loss_cls, FederatedLoss):
             raise ValueError('FederatedBBoxHead needs loss_cls of type FederatedLoss, got '
                              f'{type(self.loss_cls).__name__}')
@@ -123,6 +134,24 @@ class FederatedBBoxHead(Shared2FCBBoxHead):
         """Start every class at ``PRIOR``."""
         super().init_weights()
         torch.nn.init.constant_(self.fc_cls.bias, -math.log((1 - PRIOR) / PRIOR))
+
+    @contextmanager
+    def on_proposals(self, scores: Sequence[Tensor]) -> Iterator[None]:
+        """Within, regions are those of proposals with these scores, (R,) 0 to 1 an image."""
+        self._proposal_scores = scores
+        try:
+            yield
+        finally:
+            self._proposal_scores = None
+
+    def predict_by_feat(self, rois: Sequence[Tensor], cls_scores: Sequence[Tensor],
+                        *arguments: Any, **options: Any) -> list[InstanceData]:
+        """As the stock head's, with the odds of classes multiplied by the objectness."""
+        if self._proposal_scores is not None and self.objectness:
+            cls_scores = [logits + self.objectness * scores.clamp(min=_LEAST)[:, None].log()
+                          for logits, scores in zip(cls_scores, self._proposal_scores,
+                                                    strict=True)]
+        return super().predict_by_feat(rois, cls_scores, *arguments, **options)
 
     def loss_and_target(self, cls_score: Tensor, bbox_pred: Tensor, rois: Tensor,
                         sampling_results: list[SamplingResult], rcnn_train_cfg: Any,
@@ -145,6 +174,9 @@ class FederatedBBoxHead(Shared2FCBBoxHead):
 class _Federated:
     """What both RoI heads share; ``bbox_loss``'s last argument is the sampling results."""
 
+    # Suppression and masks are the stock head's in effect, so views may be averaged before them.
+    averages_views = True
+
     def loss(self, x: tuple[Tensor, ...], rpn_results_list: list[InstanceData],
              batch_data_samples: list[DetDataSample]) -> dict:
         """As the stock head's."""
@@ -161,6 +193,18 @@ class _Federated:
         for result, evidence in zip(arguments[-1], self._evidence, strict=True):
             result.evidence = evidence
         return super().bbox_loss(*arguments)
+
+    def predict_bbox(self, x: tuple[Tensor, ...], batch_img_metas: list[dict],
+                     rpn_results_list: list[InstanceData], *arguments: Any,
+                     **options: Any) -> list[InstanceData]:
+        """As the stock head's, with the proposals' scores where they have any."""
+        head = (self.bbox_head[-1] if isinstance(self.bbox_head, torch.nn.ModuleList)
+                else self.bbox_head)
+        scores = [result.get('scores') for result in rpn_results_list]
+        known = all(one is not None for one in scores)  # not those of a file of boxes
+        with head.on_proposals(scores) if known else nullcontext():
+            return super().predict_bbox(x, batch_img_metas, rpn_results_list, *arguments,
+                                        **options)
 
     def predict_mask(self, x: tuple[Tensor, ...], batch_img_metas: list[dict],
                      results_list: list[InstanceData],

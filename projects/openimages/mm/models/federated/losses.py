@@ -28,6 +28,7 @@ from projects.openimages.mm.models.federated.targets import (
     TargetRule,
     class_targets,
     close_over_ancestors,
+    exclusive_shares,
     tail_weights,
 )
 
@@ -102,19 +103,23 @@ class FederatedLoss(_SigmoidLoss):
             :class:`TargetRule`.
         tail_power: rare unknown classes weigh ``(n / median n) ** tail_power`` on background; 0
             switches it off.
+        exclusive: an object is of one leaf: at test a leaf's score is its sigmoid times its share
+            among the classes that it excludes (:func:`exclusive_shares`).
         loss_weight: a factor.
     """
 
     def __init__(self, num_classes: int, *, hierarchy: bool = True, verified: bool = True,
                  lost: bool = True, group_of: bool = True, unknown_on_objects: float = 1.0,
                  unknown_on_background: float = 0.15, doubt: float = 0.5,
-                 tail_power: float = 0.5, loss_weight: float = 1.0) -> None:
+                 tail_power: float = 0.5, exclusive: bool = True,
+                 loss_weight: float = 1.0) -> None:
         super().__init__(num_classes, loss_weight)
         self.rule = TargetRule(hierarchy, verified, lost, group_of, unknown_on_objects,
                                unknown_on_background, doubt)
         if tail_power < 0:
             raise ValueError(f'tail_power must be 0 or more, got {tail_power}')
         self.tail_power = tail_power
+        self.exclusive = exclusive
 
     @property
     def hierarchy(self) -> Hierarchy:
@@ -124,6 +129,8 @@ class FederatedLoss(_SigmoidLoss):
     def get_activation(self, cls_score: Tensor) -> Tensor:
         """(R, C + 1) scores; with the hierarchy no class scores less than its descendants."""
         scores = cls_score.sigmoid()
+        if self.exclusive:
+            scores = scores * exclusive_shares(cls_score, self.hierarchy)
         if self.rule.hierarchy:
             scores = close_over_ancestors(scores, self.hierarchy)
         return F.pad(scores, (0, 1))

@@ -232,6 +232,23 @@ def tail_weights(counts: Tensor, power: float = 0.5) -> Tensor:
     return (counts / seen.median()).clamp(max=1) ** power
 
 
+def exclusive_shares(logits: Tensor, hierarchy: Hierarchy) -> Tensor:
+    """(R, C) each leaf's part of its odds and those of all classes that it excludes; parents' 1.
+
+    Sigmoids say of each class by itself how likely it is. But an object that is an apple is neither
+    a pear nor a vehicle; of classes that exclude each other the likelier ones leave less to the
+    others. A class excludes all that are neither above nor below it.
+
+    Args:
+        logits: (R, C) of the sigmoids.
+        hierarchy: the classes'.
+    """
+    logits = logits.float()
+    odds = (logits - logits.amax(dim=1, keepdim=True)).exp()  # only their ratios count
+    excluded = odds @ (~hierarchy.relatives).to(odds).t()
+    return torch.where(hierarchy.ancestors.any(dim=0), 1., odds / (odds + excluded))
+
+
 def close_over_ancestors(scores: Tensor, hierarchy: Hierarchy) -> Tensor:
     """(R, C) scores where no class scores less than one of its descendants.
 
