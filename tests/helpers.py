@@ -1,10 +1,15 @@
 """Small things that several test modules build or run."""
 
 import ast
+import contextlib
+import io
 import json
+import runpy
 import subprocess
 import sys
 from pathlib import Path
+
+import pytest
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 
@@ -30,6 +35,17 @@ def run_tool(*arguments, timeout=600, **options) -> subprocess.CompletedProcess:
     """Run ``python ARGUMENTS`` from the repository root and return its output as text."""
     return subprocess.run([sys.executable, *map(str, arguments)], cwd=REPOSITORY, text=True,
                           capture_output=True, timeout=timeout, check=False, **options)
+
+
+def run_here(*arguments) -> subprocess.CompletedProcess:
+    """The same of a script that needs no fresh process: in this one, whose imports are done."""
+    words, out, err = [*map(str, arguments)], io.StringIO(), io.StringIO()
+    with (pytest.MonkeyPatch.context() as patch, contextlib.redirect_stdout(out),
+          contextlib.redirect_stderr(err), pytest.raises(SystemExit) as end):
+        patch.setattr(sys, 'argv', words)
+        patch.setattr(sys, 'path', list(sys.path))
+        runpy.run_path(str(REPOSITORY / words[0]), run_name='__main__')
+    return subprocess.CompletedProcess(words, end.value.code, out.getvalue(), err.getvalue())
 
 
 def assert_one_line_error(result: subprocess.CompletedProcess, *parts: str) -> None:

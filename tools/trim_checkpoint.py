@@ -15,7 +15,9 @@ from projects.openimages.common.errors import exit_on_interrupt, run_command
 if __name__ == '__main__':
     exit_on_interrupt()
 
-from projects.openimages.common.files import atomic_write
+from projects.openimages.common.files import atomic_write, refuse_to_overwrite
+from projects.openimages.common.json_values import write_json
+from projects.openimages.common.options import add_json
 
 CONFIG = Path(__file__).resolve().parents[1] / 'configs' / 'oi_mask_rcnn_r50.py'
 
@@ -28,7 +30,10 @@ def main() -> None:
                         help='classes without background (default: %(default)s)')
     parser.add_argument('--config', default=CONFIG,
                         help='the model to start (default: configs/oi_mask_rcnn_r50.py)')
+    add_json(parser)
     args = parser.parse_args()
+    if args.json:
+        refuse_to_overwrite(args.json, args.input, args.output)
 
     import torch
 
@@ -41,6 +46,7 @@ def main() -> None:
     start = trim(checkpoint, build_model(cfg).state_dict(), args.input)
     with atomic_write(args.output, 'wb') as file:
         torch.save({'state_dict': start.state_dict, 'meta': {'scheme': start.scheme}}, file)
+    write_json(args.json, start.to_dict())
     print(f'{start.report()}\n{args.output}: {len(start.state_dict)} tensors, for a classifier '
           f'with {args.num_classes + 1} outputs ({args.num_classes} classes and background)')
 

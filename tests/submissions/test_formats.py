@@ -20,7 +20,6 @@ from projects.openimages.submissions.formats import (
     ImageDetections,
     Submission,
     parse_score,
-    refuse_to_overwrite,
     score_text,
     scores_and_masks,
     split_row,
@@ -199,18 +198,3 @@ def test_submission_handed_to_another_process_reads_on_its_own(tmp_path):
         with pickle.loads(pickle.dumps(submission)) as other:
             assert [image.image_id for image in other] == ['b1', 'a2']
         assert (first.image_id, next(read).image_id) == ('b1', 'a2')
-
-
-def test_output_that_is_an_input_or_cannot_be_is_refused_before_the_work(tmp_path):
-    source = write(tmp_path / 'a.csv', IMAGES, 'tf')
-    (tmp_path / 'link.csv').symlink_to(source)
-    for out in (source, tmp_path / 'link.csv', tmp_path / 'no' / '..' / 'a.csv'):
-        (tmp_path / 'no').mkdir(exist_ok=True)
-        with pytest.raises(UserError, match=r'this is the input .*a\.csv'):
-            refuse_to_overwrite(out, tmp_path / 'other.csv', source)
-    with pytest.raises(UserError, match='a folder, expected a file to write'):
-        refuse_to_overwrite(tmp_path, source)
-    with pytest.raises(UserError, match=r'a\.csv: not a folder'):
-        refuse_to_overwrite(source / 'new' / 'out.csv')
-    refuse_to_overwrite(tmp_path / 'new' / 'out.csv', source)
-    assert not (tmp_path / 'new').exists()
