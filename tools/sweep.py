@@ -25,6 +25,7 @@ from projects.openimages.common.options import (
 )
 from projects.openimages.common.parallel import worker_count
 from projects.openimages.submissions.sweep import sweep
+from projects.openimages.submissions.sweep_result import NEAR
 
 
 def parse_args() -> argparse.Namespace:
@@ -61,10 +62,8 @@ def main() -> None:
     write_json(args.json, result.to_dict())
     print(result)
     small = result.smallest_near_best()
-    cap = '' if small.max_per_img is None else f' --max-per-img {small.max_per_img}'
-    print(f'smallest within 0.001 of the best: {small.mean_ap:.4f}, {small.size / 1e6:.1f} MB: '
-          f'--score-thr {small.score_thr:g}{cap} '
-          f'--{"" if small.expand_hierarchy else "no-"}expand-hierarchy')
+    print(f'smallest within {NEAR:g} of the best: {small.mean_ap:.4f}, {small.size / 1e6:.1f} MB: '
+          f'{small.options}')
     print(f'{args.out}/sweep.csv, {args.out}/sweep.png')
 
 

@@ -1,5 +1,6 @@
 """``python -m evaluation.parity`` and ``python -m evaluation.tf_challenge`` as commands."""
 
+import json
 import math
 from pathlib import Path
 
@@ -29,9 +30,13 @@ def to_kaggle(text: str) -> str:
 
 
 def test_parity_shows_both_and_ends_with_0(files):
-    result = run_tool('-m', 'evaluation.parity', *files.as_flags())
+    figures = Path(files.output_metrics).with_name('parity.json')
+    result = run_tool('-m', 'evaluation.parity', *files.as_flags(), '--json', figures)
     assert result.returncode == 0, result.stderr
     assert 'largest difference 0' in result.stdout and '/m/a' in result.stdout
+    told = json.loads(figures.read_text())
+    assert told['largest_difference'] == 0 and told['differing'] == []
+    assert told['values'] == told['official_values'] and len(told['values']) > 1
     official = Path(files.output_metrics).with_name('metrics.official.csv')
     assert official.read_bytes() == Path(files.output_metrics).read_bytes()
 

@@ -107,6 +107,7 @@ def test_sweep(submission, turned, prepared, tmp_path):
     assert found[0] == found[1] and found[0]['best']['mean_ap'] > 0.1
 
 
+@pytest.mark.parametrize('submission', ['kaggle'], indirect=True)
 def test_report(submission, turned, prepared, tmp_path):
     found = [figures(tmp_path / 'report.json', 'tools/report.py', source, '--prepared', prepared,
                      '--out', tmp_path / 'report', '--pictures', 0, '--compare', source)

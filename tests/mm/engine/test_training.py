@@ -1,3 +1,4 @@
+import json
 import os
 import re
 import signal
@@ -129,12 +130,16 @@ def test_pictures_and_pickle_of_a_test(trained, demo_root, tmp_path):
     config, checkpoint, *_ = trained
     result = run_tool('tools/test.py', config, checkpoint, '--work-dir', tmp_path / 'work',
                       '--show-dir', tmp_path / 'pictures', '--out', tmp_path / 'out.pkl',
+                      '--json', tmp_path / 'figures.json',
                       '--cfg-options', f'data_root={demo_root}', env=environment(tmp_path))
     assert result.returncode == 0, result.stderr[-3000:]
     images = {path.stem for path in (demo_root / 'images' / 'validation').glob('*.jpg')}
     assert {path.stem for path in (tmp_path / 'pictures').glob('*.jpg')} \
         == {*images, 'contact_sheet'}
     assert (tmp_path / 'out.pkl').stat().st_size > 1000
+    told = json.loads((tmp_path / 'figures.json').read_text())['openimages/mAP']
+    printed = mean_average_precision(result.stdout + result.stderr)
+    assert told == pytest.approx(float(printed), abs=1e-4)
 
 
 def test_split_without_annotations_has_a_row_for_every_image_and_no_score(trained, demo_root,
