@@ -24,7 +24,7 @@ CONFIG = Path(__file__).resolve().parents[1] / 'configs' / 'oi_mask_rcnn_r50.py'
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0], allow_abbrev=False)
-    parser.add_argument('input', metavar='IN', help='checkpoint')
+    parser.add_argument('input', metavar='IN', help='checkpoint file, or its https:// address')
     parser.add_argument('output', metavar='OUT', help='start weights, for load_from')
     parser.add_argument('--num-classes', type=int, default=300,
                         help='classes without background (default: %(default)s)')
@@ -37,11 +37,11 @@ def main() -> None:
 
     import torch
 
-    from projects.openimages.mm.engine.checkpoints import read_checkpoint
+    from projects.openimages.mm.engine.checkpoints import local_file, read_checkpoint
     from projects.openimages.mm.engine.config import build_model, load_config
     from projects.openimages.mm.engine.start_weights import trim
 
-    checkpoint = read_checkpoint(args.input)
+    checkpoint = read_checkpoint(local_file(args.input))
     cfg = load_config(args.config, {'num_classes': args.num_classes})
     start = trim(checkpoint, build_model(cfg).state_dict(), args.input)
     with atomic_write(args.output, 'wb') as file:
