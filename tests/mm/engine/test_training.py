@@ -11,15 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.helpers import REPOSITORY, assert_one_line_error, run_tool
-from tests.mm.engine.training_run import write_config
-
-NO_VALIDATION = '''
-val_cfg = None
-val_dataloader = None
-val_evaluator = None
-default_hooks['checkpoint']['_delete_'] = True
-default_hooks['checkpoint'].update(type='CheckpointHook', by_epoch=False)
-'''
+from tests.mm.engine.training_run import NO_VALIDATION, write_config
 
 
 def environment(witness: Path) -> dict:
