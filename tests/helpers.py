@@ -2,6 +2,7 @@
 
 import ast
 import contextlib
+import csv
 import io
 import json
 import runpy
@@ -56,6 +57,16 @@ def assert_one_line_error(result: subprocess.CompletedProcess, *parts: str) -> N
     assert len(lines) == 1, result.stderr
     for part in parts:
         assert part in lines[0], lines[0]
+
+
+def turned_round(source: Path, out: Path) -> Path:
+    """The same CSV, its last column first."""
+    csv.field_size_limit(sys.maxsize)
+    with open(source, encoding='utf-8', newline='') as file:
+        rows = [row[::-1] for row in csv.reader(file)]
+    with open(out, 'w', encoding='utf-8', newline='') as file:
+        csv.writer(file, lineterminator='\n').writerows(rows)
+    return out
 
 
 def imports_of(path: Path) -> set[str]:

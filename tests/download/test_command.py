@@ -12,7 +12,7 @@ from projects.openimages.data.index import PreparedIndex
 from projects.openimages.labels import LabelSpace
 from tests.download.command import arguments, download, downloaded, images_of, prepared, table
 from tests.download.mirror import CHALLENGE, IMAGES, read_rows
-from tests.helpers import assert_one_line_error, run_tool
+from tests.helpers import assert_one_line_error, run_tool, turned_round
 
 EMPTY_ZIP = b'PK\5\6' + bytes(18)
 
@@ -138,6 +138,24 @@ def test_a_list_chooses_images(challenge, demo, root, tmp_path, line):
     downloaded(challenge, root, '--image-list', listing)
     assert images_of(root) == set(ids)
     prepared(root, 'validation')
+
+
+def test_columns_may_stand_in_any_order(challenge, demo, root, tmp_path):
+    ids = sorted(path.stem for path in (demo / 'images' / 'validation').iterdir())[:3]
+    listing = tmp_path / 'list.csv'
+    listing.write_text('ImageID,Subset\n' + ''.join(f'{each},validation\n' for each in ids))
+    turned_round(listing, listing)
+    for name in ('bbox', 'labels', 'masks'):
+        served = challenge.folder / CHALLENGE / table(root, name).name
+        whole = served.read_text()
+        served.unlink()  # it is a link to the demo's
+        served.write_text(whole)
+        turned_round(served, served)
+    downloaded(challenge, root, '--image-list', listing)
+    assert images_of(root) == set(ids)
+    for name in ('bbox', 'labels', 'masks'):
+        wanted = [row for row in read_rows(table(demo, name)) if row['ImageID'] in ids]
+        assert read_rows(table(root, name)) == wanted != []
 
 
 def test_the_test_images_are_those_of_the_sample_submission(challenge, demo, root, tmp_path):

@@ -3,26 +3,15 @@
 import csv
 import json
 import shutil
-import sys
 from pathlib import Path
 
 import pytest
 
 from projects.openimages.challenge.evaluate import EvaluatorFiles
 from tests.data.releases import as_release, without_challenge
-from tests.helpers import run_here
+from tests.helpers import run_here, turned_round
 
-csv.field_size_limit(sys.maxsize)
 TF_TRUTH = ('tf_boxes.csv', 'tf_labels.csv', 'tf_segmentations.csv')
-
-
-def turned_round(source: Path, out: Path) -> Path:
-    """The same CSV, its last column first."""
-    with open(source, encoding='utf-8', newline='') as file:
-        rows = [row[::-1] for row in csv.reader(file)]
-    with open(out, 'w', encoding='utf-8', newline='') as file:
-        csv.writer(file, lineterminator='\n').writerows(rows)
-    return out
 
 
 def run(*arguments) -> str:
