@@ -36,6 +36,21 @@ def write(path, images, submission_format):
     return path
 
 
+def test_columns_may_stand_in_any_order(tmp_path):
+    path = tmp_path / 'a.csv'
+    for text in ('ImageHeight,ImageID,PredictionString,ImageWidth\n3,b,/m/0cat 0.9 eJw=,4\n',
+                 'Score,ImageHeight,ImageWidth,Mask,ImageID,LabelName\n0.9,3,4,eJw=,b,/m/0cat\n'):
+        path.write_text(text)
+        with Submission(path) as file:
+            assert file.image('b') == ImageDetections(
+                'b', 4, 3, [Detection('/m/0cat', '0.9', 'eJw=')], 2)
+            assert file.size('b') == (4, 3)
+    for header in ('ImageHeight,ImageID,PredictionString,ImageID', 'ImageID,PredictionString'):
+        path.write_text(f'{header}\n')
+        with pytest.raises(UserError, match=r'row 1: header .*, in any order'):
+            Submission(path)
+
+
 @pytest.mark.parametrize('submission_format', FORMATS)
 def test_what_is_written_is_read_back_in_file_order(tmp_path, submission_format):
     with Submission(write(tmp_path / 'a.csv', IMAGES, submission_format)) as submission:

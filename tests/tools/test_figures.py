@@ -71,14 +71,15 @@ def test_browse_names_pages_and_images(data_root, prepared, tmp_path):
 
 @pytest.mark.parametrize('tool', [
     ['check_submission.py', '{input}', '--images', '{index}'],
-    ['convert_submission.py', '{input}', 'out.csv'],
-    ['merge_submissions.py', '{input}', '{input}', '--out', 'out.csv', '--index', '{index}'],
-    ['sweep.py', '{input}', '--index', '{index}', '--out', 'out'],
-    ['report.py', '{input}', '--prepared', '{folder}', '--out', 'out']], ids=lambda words: words[0])
+    ['convert_submission.py', '{input}', '{out}'],
+    ['merge_submissions.py', '{input}', '{input}', '--out', '{out}', '--index', '{index}'],
+    ['sweep.py', '{input}', '--index', '{index}', '--out', '{out}'],
+    ['report.py', '{input}', '--prepared', '{folder}', '--out', '{out}'],
+], ids=lambda words: words[0])
 def test_figures_never_go_onto_an_input(tool, dump, prepared, tmp_path):
     copy = Path(shutil.copy(dump, tmp_path / 'copy.csv'))
-    words = [word.format(input=copy, index=prepared / 'index.arrow', folder=prepared)
-             for word in tool]
+    words = [word.format(input=copy, index=prepared / 'index.arrow', folder=prepared,
+                         out=tmp_path / 'out') for word in tool]
     assert_one_line_error(run_here(f'tools/{words[0]}', *words[1:], '--json', copy),
                           'copy.csv: this is the input')
     assert copy.read_bytes() == dump.read_bytes()
