@@ -129,7 +129,8 @@ def time_tools(folder: Path, masks: list[list[Mask]], args: argparse.Namespace) 
                        '--classes', folder / 'classes.csv', *workers)),
             ('convert', ('tools/convert_submission.py', one, folder / 'tf.csv')),
             *((f'merge 2, {method}', ('tools/merge_submissions.py', one, two, '--out',
-                                      folder / 'merged.csv', '--method', method, *workers))
+                                      folder / 'merged.csv', '--method', method,
+                                      '--no-expand-hierarchy', *workers))
               for method in ('nms', 'wbf'))):
         print(f'{name:<14}{seconds(*map(str, command)):8.1f} s', flush=True)
 

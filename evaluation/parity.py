@@ -14,6 +14,7 @@ import math
 import time
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from projects.openimages.common.errors import exit_on_interrupt, run_command
 
@@ -22,6 +23,9 @@ if __name__ == '__main__':
 
 from evaluation.tf_challenge import official, read_metrics, run_official
 from projects.openimages.challenge.evaluate import EvaluatorFiles, evaluate_files
+from projects.openimages.common.files import refuse_to_overwrite
+from projects.openimages.common.json_values import write_json
+from projects.openimages.common.options import add_json
 
 TOLERANCE = 1e-9
 
@@ -56,6 +60,12 @@ class Comparison:
         if ours is None or theirs is None or math.isnan(ours) != math.isnan(theirs):
             return math.inf
         return 0.0 if math.isnan(ours) else abs(ours - theirs)
+
+    def to_dict(self) -> dict[str, Any]:
+        """The difference, the times and all values."""
+        return {'largest_difference': self.largest_difference, 'seconds': self.our_seconds,
+                'official_seconds': self.their_seconds, 'differing': self.differing,
+                'values': self.ours, 'official_values': self.theirs}
 
     def table(self) -> str:
         """One line a name: both values and a mark where they differ; classes without AP left out.
@@ -95,8 +105,13 @@ def official_path(files: EvaluatorFiles) -> Path:
 def main() -> int:
     parser = argparse.ArgumentParser(description='Compare this metric with the official one.')
     EvaluatorFiles.add_arguments(parser)
-    files = EvaluatorFiles.from_arguments(parser.parse_args())
+    add_json(parser)
+    args = parser.parse_args()
+    files = EvaluatorFiles.from_arguments(args)
+    if args.json:
+        refuse_to_overwrite(args.json, *filter(None, vars(files).values()))
     result = compare(files)
+    write_json(args.json, result.to_dict())
     print(result.table())
     print(f'{result.our_seconds:.2f} s, official {result.their_seconds:.2f} s '
           f'({result.their_seconds / result.our_seconds:.0f} times as long); '

@@ -1,10 +1,16 @@
 """Small things that several test modules build or run."""
 
 import ast
+import contextlib
+import csv
+import io
 import json
+import runpy
 import subprocess
 import sys
 from pathlib import Path
+
+import pytest
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 
@@ -32,6 +38,17 @@ def run_tool(*arguments, timeout=600, **options) -> subprocess.CompletedProcess:
                           capture_output=True, timeout=timeout, check=False, **options)
 
 
+def run_here(*arguments) -> subprocess.CompletedProcess:
+    """The same of a script that needs no fresh process: in this one, whose imports are done."""
+    words, out, err = [*map(str, arguments)], io.StringIO(), io.StringIO()
+    with (pytest.MonkeyPatch.context() as patch, contextlib.redirect_stdout(out),
+          contextlib.redirect_stderr(err), pytest.raises(SystemExit) as end):
+        patch.setattr(sys, 'argv', words)
+        patch.setattr(sys, 'path', list(sys.path))
+        runpy.run_path(str(REPOSITORY / words[0]), run_name='__main__')
+    return subprocess.CompletedProcess(words, end.value.code, out.getvalue(), err.getvalue())
+
+
 def assert_one_line_error(result: subprocess.CompletedProcess, *parts: str) -> None:
     """The run ended with exit code 2 and one ``error:`` line that holds every one of ``parts``."""
     assert result.returncode == 2, (result.returncode, result.stderr)
@@ -40,6 +57,16 @@ def assert_one_line_error(result: subprocess.CompletedProcess, *parts: str) -> N
     assert len(lines) == 1, result.stderr
     for part in parts:
         assert part in lines[0], lines[0]
+
+
+def turned_round(source: Path, out: Path) -> Path:
+    """The same CSV, its last column first."""
+    csv.field_size_limit(sys.maxsize)
+    with open(source, encoding='utf-8', newline='') as file:
+        rows = [row[::-1] for row in csv.reader(file)]
+    with open(out, 'w', encoding='utf-8', newline='') as file:
+        csv.writer(file, lineterminator='\n').writerows(rows)
+    return out
 
 
 def imports_of(path: Path) -> set[str]:

@@ -12,6 +12,8 @@ from projects.openimages.common.errors import UserError, exit_on_interrupt, run_
 if __name__ == '__main__':
     exit_on_interrupt()
 
+from projects.openimages.common.json_values import write_json
+from projects.openimages.common.options import add_json
 from projects.openimages.data.index import PreparedIndex
 from projects.openimages.data.layout import find_image_folders
 from projects.openimages.visualization.contact_sheets import (
@@ -41,6 +43,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('--only', metavar='PROBLEM',
                         help='only images that the report lists under this kind of problem, '
                              'also those that are not in the index')
+    add_json(parser)
     return parser.parse_args()
 
 
@@ -66,9 +69,13 @@ def main() -> None:
     title += f' · {len(rows)} of {index.num_images} images'
     if outside:
         title += f', {len(outside)} that are not in the index'
+    pages = []
     for path in write_pages(contact_sheets(index, rows, images, title, findings, outside),
                             args.out):
         print(path)
+        pages.append(path)
+    write_json(args.json, {'split_images': index.num_images, 'pages': pages, 'outside': outside,
+                           'images': [index.image_ids[row] for row in rows]})
 
 
 if __name__ == '__main__':

@@ -15,6 +15,9 @@ from projects.openimages.common.errors import EXIT_USER_ERROR, exit_on_interrupt
 if __name__ == '__main__':
     exit_on_interrupt()
 
+from projects.openimages.common.files import refuse_to_overwrite
+from projects.openimages.common.json_values import write_json
+from projects.openimages.common.options import add_json, add_workers
 from projects.openimages.common.parallel import worker_count
 from projects.openimages.submissions.check import check_submission
 from projects.openimages.submissions.image_list import count_warning, find_mids, read_image_list
@@ -30,20 +33,23 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('--classes', metavar='CSV',
                         help='the class list (default: the official one in or above the folder, '
                              "or the index's)")
-    parser.add_argument('--workers', type=int, metavar='N',
-                        help='processes (default: one a CPU core)')
+    add_json(parser)
+    add_workers(parser)
     return parser.parse_args()
 
 
 def main() -> int:
     args = parse_args()
     workers = worker_count(args.workers)
+    if args.json:
+        refuse_to_overwrite(args.json, args.submission, args.images)
     mids = find_mids(args.images, args.classes)
     images = read_image_list(args.images, workers)
     report = check_submission(args.submission, images, mids, workers)
     print(report)
-    warning = count_warning(len(images))
-    if report.format == 'kaggle' and warning:
+    warning = count_warning(len(images)) if report.format == 'kaggle' else None
+    write_json(args.json, {'ok': report.ok, 'warning': warning, **report.to_dict()})
+    if warning:
         print(f'warning: {warning}', file=sys.stderr)
     for row, message in report.errors:
         place = args.submission if row is None else f'{args.submission}, row {row}'

@@ -7,6 +7,7 @@ python tools/download.py --release challenge --split train validation --data-roo
 import argparse
 import os
 import sys
+from dataclasses import asdict
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
@@ -16,12 +17,15 @@ from projects.openimages.common.errors import UserError, exit_on_interrupt, run_
 if __name__ == '__main__':
     exit_on_interrupt()
 
+from projects.openimages.common.json_values import write_json
+from projects.openimages.common.options import add_json
 from projects.openimages.download.sources import DEFAULT_CONNECTIONS, RELEASES
 
 
 def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+        description=__doc__, allow_abbrev=False,
+        formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('--release', choices=list(RELEASES), required=True,
                         help='challenge: 2019, 300 classes; v7: the full release, 350 classes')
     parser.add_argument('--split', nargs='+', required=True, metavar='NAME',
@@ -43,6 +47,7 @@ def parse_args() -> argparse.Namespace:
                              '(default: the environment variable OPENIMAGES_BASE_URL)')
     parser.add_argument('--dry-run', action='store_true',
                         help='only say how many files and gigabytes would be fetched')
+    add_json(parser)
     return parser.parse_args()
 
 
@@ -50,7 +55,7 @@ def main() -> None:
     args = parse_args()
     try:
         from projects.openimages.download.files import Order
-        from projects.openimages.download.run import describe, download
+        from projects.openimages.download.run import amounts_to_come, download, in_words
     except ModuleNotFoundError as error:
         if error.name != 'aiohttp':
             raise
@@ -59,9 +64,13 @@ def main() -> None:
                   tuple(args.classes), args.max_images, args.image_list, args.base_url or None,
                   args.connections)
     if args.dry_run:
-        print(describe(order))
+        amounts = amounts_to_come(order)
+        print(in_words(amounts, order.root))
+        write_json(args.json, {'to_come': [asdict(amount) for amount in amounts]})
         return
-    download(order)
+    images = download(order)
+    write_json(args.json, {'splits': [{'split': split, 'images': number}
+                                      for split, number in images.items()]})
     print(f'next: python tools/prepare_data.py --data-root {args.data_root} '
           f'--split {" ".join(order.splits)}')
 

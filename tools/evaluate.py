@@ -8,7 +8,6 @@ oid_challenge_evaluation.py; the metrics CSV is the same.
 """
 
 import argparse
-import json
 import sys
 from pathlib import Path
 
@@ -20,8 +19,8 @@ if __name__ == '__main__':
     exit_on_interrupt()
 
 from projects.openimages.challenge.evaluate import EvaluatorFiles, evaluate_files
-from projects.openimages.common.files import atomic_write
-from projects.openimages.common.json_values import plain_json
+from projects.openimages.common.json_values import write_json
+from projects.openimages.common.options import add_json, add_workers
 
 TRUTH = ('input_annotations_boxes', 'input_annotations_labels', 'input_annotations_segm',
          'input_class_labelmap')
@@ -34,10 +33,8 @@ def parse_args() -> tuple[EvaluatorFiles, argparse.Namespace]:
     parser.add_argument('--prepared', metavar='DIR',
                         help='the ground truth: a split that tools/prepare_data.py has prepared, '
                              'such as data/openimages/prepared/validation')
-    parser.add_argument('--json', metavar='FILE',
-                        help='write the mean and a record for each class to this file')
-    parser.add_argument('--workers', type=int, metavar='N',
-                        help='processes to use (default: one a CPU core)')
+    add_json(parser)
+    add_workers(parser)
     EvaluatorFiles.add_arguments(parser.add_argument_group("the official script's flags"),
                                  required=False)
     args = parser.parse_args()
@@ -64,9 +61,7 @@ def main() -> None:
     if args.json and args.json in vars(files).values():
         raise UserError('--json would replace a file that is read or written', path=args.json)
     result = evaluate_files(files, args.workers)
-    if args.json:
-        with atomic_write(args.json) as file:
-            json.dump(plain_json(result.to_dict()), file, indent=1)
+    write_json(args.json, result.to_dict())
     written = '; '.join(path for path in (files.output_metrics, args.json) if path)
     print(f'mAP {result.mean_average_precision:.6f} over '
           f'{(result.positives > 0).sum()} classes' + (f'; {written}' if written else ''))

@@ -21,7 +21,8 @@ from projects.openimages.demo import DEFAULT_IMAGES, hard, make_demo_data
 
 def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+        description=__doc__, allow_abbrev=False,
+        formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('--out', required=True, help='folder to make')
     parser.add_argument('--world', choices=('plain', 'hard'), default='plain')
     parser.add_argument('--images', type=int,

@@ -4,6 +4,7 @@ python tools/prepare_data.py --data-root data --split train validation test --wo
 """
 
 import argparse
+import json
 import sys
 from pathlib import Path
 
@@ -14,6 +15,9 @@ from projects.openimages.common.errors import UserError, exit_on_interrupt, run_
 if __name__ == '__main__':
     exit_on_interrupt()
 
+from projects.openimages.common.files import refuse_to_overwrite
+from projects.openimages.common.json_values import write_json
+from projects.openimages.common.options import add_json, add_workers
 from projects.openimages.common.parallel import worker_count
 from projects.openimages.data.classes import Classes, find_label_space
 from projects.openimages.data.layout import find_split
@@ -24,7 +28,8 @@ from projects.openimages.data.problems import BAD_KINDS
 
 def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+        description=__doc__, allow_abbrev=False,
+        formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('--data-root', type=Path, required=True, metavar='DIR',
                         help='folder of the official downloads')
     parser.add_argument('--split', nargs='+', default=['train', 'validation', 'test'],
@@ -34,8 +39,8 @@ def parse_arguments() -> argparse.Namespace:
                         help='whose files to take (default: the challenge\'s, where they are)')
     parser.add_argument('--out', type=Path, metavar='DIR',
                         help='where the prepared splits go (default: DATA_ROOT/prepared)')
-    parser.add_argument('--workers', type=int, metavar='N',
-                        help='processes (default: one a core); the output does not depend on it')
+    add_json(parser)
+    add_workers(parser)
     parser.add_argument('--skip-bad', action='store_true',
                         help='leave bad input out and list it in the report instead of stopping')
     parser.add_argument('--skip', nargs='+', default=[], choices=list(BAD_KINDS), metavar='KIND',
@@ -70,6 +75,9 @@ def read_options(arguments: argparse.Namespace, classes: Classes) -> PrepareOpti
 def check_arguments(arguments: argparse.Namespace) -> None:
     if arguments.format != 'polygon' and arguments.polygon_tolerance is not None:
         raise UserError('--polygon-tolerance is for --format polygon')
+    if arguments.json:
+        refuse_to_overwrite(arguments.json, *filter(None, (
+            arguments.sizes, arguments.classes, arguments.hierarchy)))
     if arguments.num_classes is not None and arguments.num_classes < 1:
         raise UserError(f'--num-classes {arguments.num_classes}, expected at least 1')
 
@@ -84,13 +92,17 @@ def main() -> None:
     for split in arguments.split:  # what is missing altogether is said before hours of work
         files = find_split(arguments.data_root, split, arguments.release)
         print('\n'.join(files.describe()), file=sys.stderr)
+    reports = []
     for split in arguments.split:
         prepared = prepare_split(arguments.data_root, split, classes.space, classes.paths, options)
+        report, page = (prepared.folder / name for name in REPORTS)
+        reports.append({'folder': prepared.folder, **json.loads(report.read_text('utf-8'))})
         if prepared.reused:
             print(f'{prepared.folder}: unchanged inputs, the prepared split is used again')
             continue
-        print((prepared.folder / REPORTS[1]).read_text(encoding='utf-8'))
+        print(page.read_text('utf-8'))
         print(f'{prepared.folder}: prepared')
+    write_json(arguments.json, {'splits': reports})
 
 
 if __name__ == '__main__':

@@ -17,6 +17,9 @@ if __name__ == '__main__':
     exit_on_interrupt()
 
 from projects.openimages.analysis.report import ReportOptions, make_report
+from projects.openimages.common.files import refuse_to_overwrite
+from projects.openimages.common.json_values import write_json
+from projects.openimages.common.options import add_json, add_workers
 from projects.openimages.common.parallel import worker_count
 
 
@@ -39,8 +42,8 @@ def parse_args() -> argparse.Namespace:
                              'on (default: %(default)s)')
     parser.add_argument('--pictures', type=int, default=6, metavar='N',
                         help='of each kind, at most (default: %(default)s)')
-    parser.add_argument('--workers', type=int, metavar='N',
-                        help='processes (default: one a CPU core)')
+    add_json(parser)
+    add_workers(parser)
     return parser.parse_args()
 
 
@@ -56,9 +59,12 @@ def main() -> None:
         raise UserError('no such folder of images', path=args.images)
     if args.out.exists() and not args.out.is_dir():
         raise UserError('a file, expected a folder to write into', path=args.out)
+    if args.json:
+        refuse_to_overwrite(args.json, args.predictions, *filter(None, [args.compare]))
     told = make_report(ReportOptions(
         args.predictions, args.prepared / 'index.arrow', args.train_index, args.compare, images,
         args.score_thr, args.pictures, worker_count(args.workers)), args.out)
+    write_json(args.json, told)
     print(f'mAP {told["headline"]["mAP"]:.6f} over {told["headline"]["classes"]} classes; '
           f'{args.out / "index.html"}')
 

@@ -15,6 +15,10 @@ if __name__ == '__main__':
 
 from mmengine.config import Config, DictAction
 
+from projects.openimages.common.files import refuse_to_overwrite
+from projects.openimages.common.json_values import write_json
+from projects.openimages.common.options import add_expand_hierarchy, add_json
+
 
 def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, allow_abbrev=False)
@@ -35,6 +39,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('--split', metavar='NAME',
                         help="the prepared split to test on (default: the config's, validation); "
                              'one without annotations, such as test, has no score')
+    add_json(parser)
     add_submission_options(parser.add_argument_group('submission'))
     args = parser.parse_args()
     os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
@@ -47,8 +52,7 @@ def add_submission_options(group: argparse._ArgumentGroup) -> None:
     group.add_argument('--score-thr', type=float, default=0.0,
                        help='leave out detections below this score')
     group.add_argument('--max-per-img', type=int, help="an image's detections at most, best first")
-    group.add_argument('--expand-hierarchy', action=argparse.BooleanOptionalAction, default=True,
-                       help='give each detection also for its ancestor classes')
+    add_expand_hierarchy(group)
     group.add_argument('--max-size', metavar='SIZE',
                        help='largest file, such as 500MB; the best scores that fit are kept')
     group.add_argument('--resume-submission', action='store_true',
@@ -64,6 +68,8 @@ def check_options(args: argparse.Namespace) -> None:
     if args.out and args.resume_submission:
         raise UserError('--out would lack the images that --resume-submission leaves out: give '
                         'one of them')
+    if args.json:
+        refuse_to_overwrite(args.json, args.config, args.checkpoint)
     if not args.submission:
         for name in ('max_size', 'resume_submission', 'skip_bad'):
             if getattr(args, name):
@@ -98,6 +104,8 @@ def add_outputs(cfg: Config, args: argparse.Namespace) -> None:
 def main() -> None:
     args = parse_args()
     check_options(args)
+    from mmengine.dist import is_main_process
+
     from projects.openimages.mm.engine import checks
     from projects.openimages.mm.engine import config as configs
     from projects.openimages.mm.engine.checkpoints import (
@@ -120,7 +128,9 @@ def main() -> None:
     add_outputs(cfg, args)
     start_processes(cfg, args.launcher)
     with configs.mistakes_in_one_line():
-        configs.build_runner(cfg).test()
+        metrics = configs.build_runner(cfg).test()
+    if is_main_process():
+        write_json(args.json, metrics)
 
 
 if __name__ == '__main__':

@@ -197,12 +197,17 @@ def read_classes(path: str | os.PathLike) -> tuple[tuple[str, ...], tuple[str, .
     """
     names: dict[str, str] = {}
     rows: dict[str, int] = {}
+    is_name_first = False
     reader = csv.reader(io.StringIO(read_text(path, 'the class list'), newline=''))
     try:
         for fields in reader:
-            if not fields or (reader.line_num == 1 and fields[0] == 'LabelName'):
+            if not fields:
                 continue
-            mid, name = _class_row(fields, path, reader.line_num)
+            if reader.line_num == 1 and 'LabelName' in fields:
+                is_name_first = fields[0] != 'LabelName'
+                continue
+            mid, name = _class_row(fields[::-1] if is_name_first else fields, path,
+                                   reader.line_num)
             if mid in rows:
                 raise UserError(f'class {mid} again, first in row {rows[mid]}', path=path,
                                 row=reader.line_num)

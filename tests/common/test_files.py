@@ -12,7 +12,12 @@ import time
 import pytest
 
 from projects.openimages.common.errors import UserError
-from projects.openimages.common.files import atomic_write, exclusive, open_regular
+from projects.openimages.common.files import (
+    atomic_write,
+    exclusive,
+    open_regular,
+    refuse_to_overwrite,
+)
 from tests.helpers import REPOSITORY
 
 # ---------------------------------------------------------------------------------------- writing
@@ -20,6 +25,22 @@ from tests.helpers import REPOSITORY
 
 def names(folder):
     return sorted(path.name for path in folder.iterdir())
+
+
+def test_output_that_is_an_input_or_cannot_be_is_refused_before_the_work(tmp_path):
+    source = tmp_path / 'a.csv'
+    source.touch()
+    (tmp_path / 'link.csv').symlink_to(source)
+    for out in (source, tmp_path / 'link.csv', tmp_path / 'no' / '..' / 'a.csv'):
+        (tmp_path / 'no').mkdir(exist_ok=True)
+        with pytest.raises(UserError, match=r'this is the input .*a\.csv'):
+            refuse_to_overwrite(out, tmp_path / 'other.csv', source)
+    with pytest.raises(UserError, match='a folder, expected a file to write'):
+        refuse_to_overwrite(tmp_path, source)
+    with pytest.raises(UserError, match=r'a\.csv: not a folder'):
+        refuse_to_overwrite(source / 'new' / 'out.csv')
+    refuse_to_overwrite(tmp_path / 'new' / 'out.csv', source)
+    assert not (tmp_path / 'new').exists()
 
 
 def test_file_appears_only_when_whole(tmp_path):

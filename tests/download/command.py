@@ -1,16 +1,10 @@
 """Running ``tools/download.py`` against a local server, and the commands after it."""
 
-import contextlib
-import io
-import runpy
 import subprocess
-import sys
 from pathlib import Path
 
-import pytest
-
 from tests.download.server import Server
-from tests.helpers import REPOSITORY, run_tool
+from tests.helpers import run_here, run_tool
 
 
 def arguments(server: Server, root: Path, *more, release: str = 'challenge',
@@ -22,13 +16,7 @@ def arguments(server: Server, root: Path, *more, release: str = 'challenge',
 
 def download(server: Server, root: Path, *more, **options) -> subprocess.CompletedProcess:
     """The command in this process, whose imports are done."""
-    words, out, err = arguments(server, root, *more, **options), io.StringIO(), io.StringIO()
-    with (pytest.MonkeyPatch.context() as patch, contextlib.redirect_stdout(out),
-          contextlib.redirect_stderr(err), pytest.raises(SystemExit) as end):
-        patch.setattr(sys, 'argv', words)
-        patch.setattr(sys, 'path', list(sys.path))
-        runpy.run_path(str(REPOSITORY / words[0]), run_name='__main__')
-    return subprocess.CompletedProcess(words, end.value.code, out.getvalue(), err.getvalue())
+    return run_here(*arguments(server, root, *more, **options))
 
 
 def downloaded(server: Server, root: Path, *more, **options) -> str:

@@ -1,6 +1,7 @@
 """``tools/download.py`` from an empty folder, and what it leaves for the commands after it."""
 
 import csv
+import json
 import os
 import shutil
 from pathlib import Path
@@ -11,7 +12,7 @@ from projects.openimages.data.index import PreparedIndex
 from projects.openimages.labels import LabelSpace
 from tests.download.command import arguments, download, downloaded, images_of, prepared, table
 from tests.download.mirror import CHALLENGE, IMAGES, read_rows
-from tests.helpers import assert_one_line_error, run_tool
+from tests.helpers import assert_one_line_error, run_tool, turned_round
 
 EMPTY_ZIP = b'PK\5\6' + bytes(18)
 
@@ -53,7 +54,9 @@ def test_the_full_release_is_prepared_with_the_images_that_have_masks(v7, demo, 
 
 
 def test_a_subset_is_the_first_images_with_all_their_rows_and_no_other(challenge, demo, root):
-    downloaded(challenge, root, '--max-images', '5', split=('train',))
+    figures = root.with_name('figures.json')
+    downloaded(challenge, root, '--max-images', '5', '--json', figures, split=('train',))
+    assert json.loads(figures.read_text()) == {'splits': [{'split': 'train', 'images': 5}]}
     ids = {image.stem for image in sorted((demo / 'images' / 'train').iterdir())[:5]}
     assert images_of(root, 'train') == ids
     for name in ('bbox', 'labels', 'masks'):
@@ -137,6 +140,24 @@ def test_a_list_chooses_images(challenge, demo, root, tmp_path, line):
     prepared(root, 'validation')
 
 
+def test_columns_may_stand_in_any_order(challenge, demo, root, tmp_path):
+    ids = sorted(path.stem for path in (demo / 'images' / 'validation').iterdir())[:3]
+    listing = tmp_path / 'list.csv'
+    listing.write_text('ImageID,Subset\n' + ''.join(f'{each},validation\n' for each in ids))
+    turned_round(listing, listing)
+    for name in ('bbox', 'labels', 'masks'):
+        served = challenge.folder / CHALLENGE / table(root, name).name
+        whole = served.read_text()
+        served.unlink()  # it is a link to the demo's
+        served.write_text(whole)
+        turned_round(served, served)
+    downloaded(challenge, root, '--image-list', listing)
+    assert images_of(root) == set(ids)
+    for name in ('bbox', 'labels', 'masks'):
+        wanted = [row for row in read_rows(table(demo, name)) if row['ImageID'] in ids]
+        assert read_rows(table(root, name)) == wanted != []
+
+
 def test_the_test_images_are_those_of_the_sample_submission(challenge, demo, root, tmp_path):
     ids = sorted(path.stem for path in (demo / 'images' / 'test').iterdir())
     sample = tmp_path / 'sample_submission.csv'
@@ -178,8 +199,13 @@ def test_dry_run_says_how_much_and_writes_nothing(challenge, demo, root):
     size = sum(path.stat().st_size for pattern in ('*.csv', '*.json')
                for path in demo.glob(pattern) if 'train' not in path.name
                and path.name != 'demo_data.json')
-    out = downloaded(challenge, root, '--dry-run')
+    figures = root.with_name('figures.json')
+    out = downloaded(challenge, root, '--dry-run', '--json', figures)
     assert not root.exists()
+    come = {each['kind']: each for each in json.loads(figures.read_text())['to_come']}
+    assert come['class files, CSVs'] == {'kind': 'class files, CSVs', 'files': 5, 'size': size,
+                                         'is_size_known': True, 'is_most': False}
+    assert come['images, validation']['files'] == 12_965
     assert out.splitlines()[0] == f'class files, CSVs               5 files  {size / 1e6:.1f} MB'
     assert out.splitlines()[1].startswith('mask archives                  16 files  0.')
     assert out.splitlines()[2:4] == ['images, validation         12,965 files  about 3.7 GB',

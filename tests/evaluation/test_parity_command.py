@@ -1,5 +1,6 @@
 """``python -m evaluation.parity`` and ``python -m evaluation.tf_challenge`` as commands."""
 
+import json
 import math
 from pathlib import Path
 
@@ -10,7 +11,7 @@ from evaluation.parity import Comparison
 from evaluation.tf_challenge import running_official_code
 from projects.openimages.challenge.evaluate import EvaluatorFiles
 from tests.evaluation.test_parity import CASES
-from tests.helpers import run_tool
+from tests.helpers import run_tool, turned_round
 
 CASE = CASES['many equal scores, more than numpy sorts by insertion']
 
@@ -29,18 +30,25 @@ def to_kaggle(text: str) -> str:
 
 
 def test_parity_shows_both_and_ends_with_0(files):
-    result = run_tool('-m', 'evaluation.parity', *files.as_flags())
+    figures = Path(files.output_metrics).with_name('parity.json')
+    result = run_tool('-m', 'evaluation.parity', *files.as_flags(), '--json', figures)
     assert result.returncode == 0, result.stderr
     assert 'largest difference 0' in result.stdout and '/m/a' in result.stdout
+    told = json.loads(figures.read_text())
+    assert told['largest_difference'] == 0 and told['differing'] == []
+    assert told['values'] == told['official_values'] and len(told['values']) > 1
     official = Path(files.output_metrics).with_name('metrics.official.csv')
     assert official.read_bytes() == Path(files.output_metrics).read_bytes()
 
 
-def test_official_evaluator_takes_kaggle_format(files):
+def test_official_evaluator_takes_kaggle_format_and_columns_in_any_order(files):
     result = run_tool('-m', 'evaluation.tf_challenge', *files.as_flags())
     assert result.returncode == 0, result.stderr
     expected = Path(files.output_metrics).read_text()
     Path(files.input_predictions).write_text(to_kaggle(CASE.predictions))
+    for path in (files.input_predictions, files.input_annotations_boxes,  # columns in any order
+                 files.input_annotations_labels, files.input_annotations_segm):
+        turned_round(Path(path), Path(path))
     result = run_tool('-m', 'evaluation.tf_challenge', *files.as_flags())
     assert result.returncode == 0, result.stderr
     assert Path(files.output_metrics).read_text() == expected

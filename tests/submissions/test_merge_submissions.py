@@ -98,7 +98,7 @@ def test_merge_of_two_models_beats_both_and_processes_do_not_matter(tmp_path, pr
                       tmp_path / 'm.csv') for path in files]
     out, out2 = tmp_path / 'out.csv', tmp_path / 'out2.csv'
     result = run_tool('tools/merge_submissions.py', *files, '--out', out, '--method', 'wbf',
-                      '--expand-hierarchy', index, '--workers', 1, '--weights', 1, 1)
+                      '--index', index, '--workers', 1, '--weights', 1, 1)
     assert result.returncode == 0, result.stderr
     monkeypatch.setattr('projects.openimages.submissions.merge_submissions._IMAGES_A_TASK', 3)
     merge_submissions(files, out2, MergeOptions('wbf', (1, 1)), MergeOutput(label_space=space),
@@ -108,7 +108,8 @@ def test_merge_of_two_models_beats_both_and_processes_do_not_matter(tmp_path, pr
 
 
 def test_wrong_weights_and_broken_masks_are_one_line(tmp_path, files):
-    common = ['tools/merge_submissions.py', *files, '--out', tmp_path / 'out.csv']
+    common = ['tools/merge_submissions.py', *files, '--out', tmp_path / 'out.csv',
+              '--no-expand-hierarchy']
     assert_one_line_error(run_tool(*common, '--weights', 1, 2, 3), 'expected 2 numbers')
     assert_one_line_error(run_tool(*common, '--max-per-img', 0), 'at most 0 detections')
     files[0].write_text(files[0].read_text().replace(text(0, 10), 'AAAA'))

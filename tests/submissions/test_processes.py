@@ -46,7 +46,8 @@ def test_worker_killed_in_the_middle_is_one_clear_line(tmp_path, prepared, dump,
 
 @pytest.mark.parametrize('command', [
     ['check_submission.py', 'a.csv', '--images', 'a.csv', '--workers', '0'],
-    ['merge_submissions.py', 'a.csv', 'b.csv', '--out', 'c.csv', '--workers', '-1'],
+    ['merge_submissions.py', 'a.csv', 'b.csv', '--out', 'c.csv', '--no-expand-hierarchy',
+     '--workers', '-1'],
     ['sweep.py', 'a.csv', '--index', 'b.arrow', '--out', 'out', '--workers', '-1'],
 ], ids=['check', 'merge', 'sweep'])
 def test_fewer_than_one_worker_is_one_line(command):

@@ -110,6 +110,22 @@ def test_picture_is_drawn_into_given_axes_and_saved_by_its_suffix(tmp_path):
     assert '<svg' in (tmp_path / 'a.svg').read_text()
 
 
+def test_picture_joins_caps_that_coincide_and_says_what_is_best():
+    """A cap of 9 that no image reaches, and one of 2 that only the lowest threshold feels."""
+    result = SweepResult(tuple(
+        SweepPoint(True, score_thr, cap, mean_ap, 5, size)
+        for cap, low in ((9, (0.5, 30)), (None, (0.5, 30)), (2, (0.45, 20)))
+        for score_thr, (mean_ap, size) in ((0.1, low), (0.7, (0.3, 10)))))
+    figure = result.plot()
+    joined, lone, *_ = figure.axes[0].lines
+    assert joined.get_label() == 'expanded, no cap, or at most 9 an image'
+    assert lone.get_label() == 'expanded, at most 2 an image'
+    assert joined.get_xydata()[0].tolist() == lone.get_xydata()[0].tolist() == [1e-5, 0.3]
+    assert joined.get_linewidth() > lone.get_linewidth() + 1  # is seen on both its sides
+    assert ('best: mAP 0.5000, 3e-05 MB, --score-thr 0.1 --max-per-img 9 --expand-hierarchy'
+            in figure.axes[0].get_title().splitlines())
+
+
 def test_command_writes_table_and_picture(tmp_path, prepared, dump):
     result = run_tool('tools/sweep.py', dump, '--index', prepared / 'index.arrow', '--out',
                       tmp_path / 'out', '--score-thr', 0, 0.5, '--max-per-img', 0, 2)

@@ -7,7 +7,9 @@ import pytest
 from PIL import Image
 
 from projects.openimages.masks import rle_from_mask
+from projects.openimages.visualization import drawing
 from projects.openimages.visualization.drawing import (
+    MOST_DRAWN,
     Instances,
     add_caption,
     class_colour,
@@ -139,6 +141,31 @@ def test_comparison_shows_both_and_drops_doubtful_predictions():
     assert (shown[30:, half + 5:] != hidden[30:, half + 5:]).any()
     empty = np.asarray(draw_comparison(GREY, truth, Instances([], []), NAMES, max_side=300))
     np.testing.assert_array_equal(empty[30:, half + 5:], hidden[30:, half + 5:])
+
+
+def test_of_many_predictions_the_most_confident_are_drawn():
+    """One column each, the scores rising to the right; the left ones are too many."""
+    number = MOST_DRAWN + 10
+    boxes = [[5 * n, 50, 5 * n + 4, 90] for n in range(number)]
+    many = Instances([0] * number, boxes, scores=np.linspace(0.5, 0.9, number))
+    best = many.best(MOST_DRAWN)
+    assert list(best.scores) == list(many.scores[10:])
+    assert many.best(number) is many and Instances([0], boxes[:1]).best(0).scores is None
+    drawn, expected, all_of_them = (
+        np.asarray(draw_comparison(GREY, None, shown, NAMES, max_side=300))[40:]
+        for shown in (many, best, best.best(5)))
+    assert np.array_equal(drawn, expected) and not np.array_equal(drawn, all_of_them)
+
+
+def test_heading_says_how_many_predictions_are_not_drawn(monkeypatch):
+    headings = []
+    monkeypatch.setattr(drawing, 'fit_text', lambda text, *_: headings.append(text) or text)
+    for number in (MOST_DRAWN, MOST_DRAWN + 1):
+        shown = Instances([0] * number, [[0, 0, 9, 9]] * number, scores=[0.5] * number)
+        draw_comparison(GREY, None, shown, NAMES)
+    told = [text for text in headings if text.startswith('predictions')]
+    assert told == [f'predictions ({MOST_DRAWN} of score ≥ 0.3)',
+                    f'predictions ({MOST_DRAWN} best of {MOST_DRAWN + 1} of score ≥ 0.3)']
 
 
 def test_lists_of_unequal_length_are_refused():

@@ -33,11 +33,11 @@ from projects.openimages.analysis.worst import image_errors, worst_classes
 from projects.openimages.challenge.from_index import train_image_counts
 from projects.openimages.challenge.report import describe
 from projects.openimages.common.errors import UserError
-from projects.openimages.common.files import atomic_write, exclusive
+from projects.openimages.common.files import atomic_write, exclusive, refuse_to_overwrite
 from projects.openimages.common.json_values import plain_json
 from projects.openimages.data.index import PreparedIndex
 from projects.openimages.metric import ChallengeScore, score
-from projects.openimages.submissions.formats import Submission, refuse_to_overwrite
+from projects.openimages.submissions.formats import Submission
 from projects.openimages.submissions.selection import check_options
 
 REPORT_VERSION = 1

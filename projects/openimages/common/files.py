@@ -185,3 +185,22 @@ _KINDS = ((stat.S_ISDIR, 'a folder'), (stat.S_ISFIFO, 'a FIFO'), (stat.S_ISSOCK,
 
 def _kind(mode: int) -> str:
     return next((name for test, name in _KINDS if test(mode)), 'a special file')
+
+
+def refuse_to_overwrite(out: str | os.PathLike, *inputs: str | os.PathLike) -> None:
+    """Raise a UserError, before hours of work, where ``out`` cannot be written or should not be.
+
+    Args:
+        out: the file to be written.
+        inputs: files that are read for it, under whatever name.
+    """
+    out = Path(out)
+    if out.is_dir():
+        raise UserError('a folder, expected a file to write', path=out)
+    above = next((folder for folder in out.parents if folder.exists()), None)
+    if above is not None and not above.is_dir():
+        raise UserError('not a folder', path=above)
+    for source in map(Path, inputs):
+        if out.exists() and source.exists() and out.samefile(source):
+            raise UserError(f'this is the input {source}, expected another file to write',
+                            path=out)

@@ -51,12 +51,15 @@ class Amount:
     is_most: bool = False
 
 
-def download(order: Order, say: Callable[[str], object] = print) -> None:
+def download(order: Order, say: Callable[[str], object] = print) -> dict[str, int]:
     """Download an order; a second call goes on where the first one stopped.
 
     Args:
         order: what to download.
         say: is told what is to come, and what is there at the end.
+
+    Returns:
+        How many images each split has of the order.
 
     Raises:
         UserError: a file that cannot be had or is not the official one, another run in the folder.
@@ -91,10 +94,11 @@ def download(order: Order, say: Callable[[str], object] = print) -> None:
     if missing:
         raise UserError(f'the server does not have {len(missing)} of the images; all else is '
                         f'there. The first: {missing[0]}')
+    return {split: len(choice.image_ids) for split, choice in choices.items()}
 
 
-def describe(order: Order) -> str:
-    """How many files and bytes :func:`download` would fetch, in words; nothing is written.
+def amounts_to_come(order: Order) -> list[Amount]:
+    """How many files and bytes :func:`download` would fetch; nothing is written.
 
     Without the CSVs nobody knows which images are needed: then they are as many as are published.
     """
@@ -120,7 +124,7 @@ def describe(order: Order) -> str:
                          published if listed is None else len(listed.of_split(split)))
             amounts.append(_images_amount(order, split, number, is_most=number < published
                                           or bool(order.classes)))
-    return in_words(amounts, order.root)
+    return amounts
 
 
 def in_words(amounts: list[Amount], root: Path) -> str:

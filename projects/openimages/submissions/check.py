@@ -27,6 +27,7 @@ from projects.openimages.submissions.formats import (
     KAGGLE,
     MAX_INFLATED,
     Detection,
+    Header,
     ImageDetections,
     open_submission,
     parse_row,
@@ -104,12 +105,12 @@ def check_submission(path: str | os.PathLike, images: ImageSizes, mids: tuple[st
     Raises:
         UserError: no such file, or a header of neither format.
     """
-    file, submission_format = open_submission(path)
+    file, header = open_submission(path)
     with file:
         size = os.fstat(file.fileno()).st_size
         spans = list(_spans(file, size))
-    report = CheckReport(os.fspath(path), submission_format, size)
-    rules = _Rules(report.path, submission_format, images, frozenset(mids))
+    report = CheckReport(os.fspath(path), header.format, size)
+    rules = _Rules(report.path, header, images, frozenset(mids))
     pieces = run_in_order(_check_piece, spans, workers, len(spans), shared=rules)
     seen: dict[str, int] = {}
     counts: dict[str, int] = {}
@@ -138,7 +139,7 @@ class _Rules:
     """What every piece needs to know."""
 
     path: str
-    format: str
+    header: Header
     images: ImageSizes
     mids: frozenset[str]
 
@@ -170,7 +171,7 @@ def _check_piece(rules: _Rules, span: tuple[int, int]) -> _Piece:
         for row, line in enumerate(read_rows(file, span[1])):
             piece.rows += 1
             try:
-                image = parse_row(line, rules.format)
+                image = parse_row(line, rules.header)
             except ValueError as error:
                 piece.error(row, str(error))
                 continue

@@ -10,13 +10,12 @@ import os
 from collections.abc import Iterator
 
 from projects.openimages.common.errors import UserError
-from projects.openimages.common.files import atomic_write
+from projects.openimages.common.files import atomic_write, refuse_to_overwrite
 from projects.openimages.common.progress import progress
 from projects.openimages.submissions.formats import (
     KAGGLE,
     ImageDetections,
     Submission,
-    refuse_to_overwrite,
     write_submission,
 )
 from projects.openimages.submissions.image_list import ImageSizes

@@ -13,10 +13,10 @@ inflated masks have limits far above what a model writes, so that no file can ta
 from __future__ import annotations
 
 import codecs
+import contextlib
 import os
 import reprlib
 from collections.abc import Iterable, Iterator, KeysView
-from pathlib import Path
 from typing import IO, Any, NamedTuple
 
 import numpy as np
@@ -35,6 +35,23 @@ MAX_ROW = 1 << 26
 MAX_INFLATED = 1 << 25
 """Bytes of run lengths of one image's detections; noise all over the largest original has 25M."""
 _MAX_ID = 255  # characters, as of a file name
+
+
+class Header(NamedTuple):
+    """What a file's first row says.
+
+    Attributes:
+        format: ``'kaggle'`` or ``'tf'``.
+        places: where the fields of ``HEADERS[format]`` stand in a row; None where in this order.
+    """
+
+    format: str
+    places: tuple[int, ...] | None = None
+
+    @property
+    def id_place(self) -> int:
+        """Where the image id stands."""
+        return 0 if self.places is None else self.places[0]
 
 
 class Detection(NamedTuple):
@@ -131,12 +148,15 @@ def split_row(row: bytes) -> list[str]:
     return fields
 
 
-def parse_row(row: bytes, submission_format: str) -> ImageDetections:
+def parse_row(row: bytes, header: Header) -> ImageDetections:
     """One row to its detections (one of them for TF); ValueError says what is wrong with it."""
     fields = split_row(row)
+    submission_format, places = header
     expected = HEADERS[submission_format].count(',') + 1
     if len(fields) != expected:
         raise ValueError(f'{len(fields)} fields, expected {expected}')
+    if places is not None:
+        fields = [fields[place] for place in places]
     image_id, (width, height) = fields[0], image_size(fields[1], fields[2])
     if not is_image_id(image_id):
         raise ValueError(f'image id {reprlib.repr(image_id)}' if image_id else 'no image id')
@@ -202,8 +222,8 @@ def scores_and_masks(image: ImageDetections,
 
 # ------------------------------------------------------------------------------ a whole file
 
-def open_submission(path: str | os.PathLike) -> tuple[IO[bytes], str]:
-    """The file, its header read, and its format.
+def open_submission(path: str | os.PathLike) -> tuple[IO[bytes], Header]:
+    """The file, its first row read, and what that says; columns may stand in any order.
 
     Raises:
         UserError: no such file, no regular file, or a header of neither format.
@@ -217,12 +237,15 @@ def open_submission(path: str | os.PathLike) -> tuple[IO[bytes], str]:
         fields = [field.strip() for field in split_row(header)]
     except ValueError:
         fields = []
-    for name, expected in HEADERS.items():
-        if fields == expected.split(','):
-            return file, name
+    for name, text in HEADERS.items():
+        expected = text.split(',')
+        if fields == expected:
+            return file, Header(name)
+        if sorted(fields) == sorted(expected):
+            return file, Header(name, tuple(map(fields.index, expected)))
     file.close()
     raise UserError(f'header {header[:80].decode("utf-8", "replace").rstrip()!r}, expected '
-                    f'{HEADERS[KAGGLE]!r} or {HEADERS[TF]!r}', path=path, row=1)
+                    f'{HEADERS[KAGGLE]!r} or {HEADERS[TF]!r}, in any order', path=path, row=1)
 
 
 class Submission:
@@ -240,7 +263,8 @@ class Submission:
     def __init__(self, path: str | os.PathLike) -> None:
         self.path = os.fspath(path)
         self._places: dict[str, list[tuple[int, int]]] | None = None  # (byte offset, row)
-        self._file, self.format = open_submission(path)
+        self._file, self._header = open_submission(path)
+        self.format = self._header.format
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, '_file': None}
@@ -280,13 +304,13 @@ class Submission:
     def size(self, image_id: str) -> tuple[int, int]:
         """Width and height of an image that the file has."""
         offset, row = self._index()[image_id][0]
-        self._file.seek(offset)
-        fields = self._file.read(256).decode('utf-8', 'replace').split(',', 3)
-        try:
-            return image_size(fields[1].strip('"'), fields[2].strip('"'))
-        except (IndexError, ValueError):
-            image = self._read(offset, row)  # says what is wrong with the row
-            return image.width, image.height
+        if self._header.places is None:  # then it need not read what may be megabytes of masks
+            self._file.seek(offset)
+            fields = self._file.read(256).decode('utf-8', 'replace').split(',', 3)
+            with contextlib.suppress(IndexError, ValueError):
+                return image_size(fields[1].strip('"'), fields[2].strip('"'))
+        image = self._read(offset, row)  # says what is wrong with the row
+        return image.width, image.height
 
     def __iter__(self) -> Iterator[ImageDetections]:
         for image_id in self.image_ids:
@@ -301,12 +325,12 @@ class Submission:
     def _read(self, offset: int, row: int) -> ImageDetections:
         self._file.seek(offset)
         try:
-            return parse_row(self._file.readline(MAX_ROW), self.format)._replace(row=row)
+            return parse_row(self._file.readline(MAX_ROW), self._header)._replace(row=row)
         except ValueError as error:
             raise UserError(str(error), path=self.path, row=row) from None
 
     def _index(self) -> dict[str, list[tuple[int, int]]]:
-        """Where each image's rows are, found in one pass that looks at first fields only."""
+        """Where each image's rows are, found in one pass that looks at their ids only."""
         if self._places is not None:
             return self._places
         places: dict[str, list[tuple[int, int]]] = {}
@@ -314,8 +338,7 @@ class Submission:
         self._file.readline()
         offset = self._file.tell()
         for row, line in enumerate(read_rows(self._file), start=2):
-            start = line[:4 * _MAX_ID].split(b',', 1)[0]
-            image_id = start.strip(b'"\r\n').decode('utf-8', 'replace')
+            image_id = self._image_id(line, row)
             if image_id:
                 here = places.setdefault(image_id, [])
                 if here and self.format == KAGGLE:
@@ -328,21 +351,13 @@ class Submission:
         self._places = places
         return places
 
-
-def refuse_to_overwrite(out: str | os.PathLike, *inputs: str | os.PathLike) -> None:
-    """Raise a UserError, before hours of work, where ``out`` cannot be written or should not be.
-
-    Args:
-        out: the file to be written.
-        inputs: files that are read for it, under whatever name.
-    """
-    out = Path(out)
-    if out.is_dir():
-        raise UserError('a folder, expected a file to write', path=out)
-    above = next((folder for folder in out.parents if folder.exists()), None)
-    if above is not None and not above.is_dir():
-        raise UserError('not a folder', path=above)
-    for source in map(Path, inputs):
-        if out.exists() and source.exists() and out.samefile(source):
-            raise UserError(f'this is the input {source}, expected another file to write',
-                            path=out)
+    def _image_id(self, line: bytes, row: int) -> str:
+        """The id that a row begins with, or has in its column; ``''`` where it has none."""
+        place = self._header.id_place
+        if not place:
+            start = line[:4 * _MAX_ID].split(b',', 1)[0]
+            return start.strip(b'"\r\n').decode('utf-8', 'replace')
+        try:
+            return (split_row(line)[place:place + 1] or [''])[0]
+        except ValueError as error:
+            raise UserError(str(error), path=self.path, row=row) from None

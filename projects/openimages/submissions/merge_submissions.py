@@ -16,7 +16,7 @@ from itertools import chain
 import numpy as np
 
 from projects.openimages.common.errors import UserError
-from projects.openimages.common.files import atomic_write
+from projects.openimages.common.files import atomic_write, refuse_to_overwrite
 from projects.openimages.common.parallel import run_in_order
 from projects.openimages.common.progress import progress
 from projects.openimages.labels import LabelSpace
@@ -25,7 +25,6 @@ from projects.openimages.submissions.formats import (
     Detection,
     ImageDetections,
     Submission,
-    refuse_to_overwrite,
     score_text,
     scores_and_masks,
     write_submission,

@@ -17,6 +17,9 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
+NEAR = 0.001
+"""As good as the best: mAP that a smaller file may cost."""
+
 
 @dataclass(frozen=True)
 class SweepPoint:
@@ -36,6 +39,13 @@ class SweepPoint:
     detections: int
     size: int
 
+    @property
+    def options(self) -> str:
+        """The options of ``tools/test.py`` that give it."""
+        cap = '' if self.max_per_img is None else f' --max-per-img {self.max_per_img}'
+        expand = '' if self.expand_hierarchy else 'no-'
+        return f'--score-thr {self.score_thr:g}{cap} --{expand}expand-hierarchy'
+
 
 @dataclass(frozen=True)
 class SweepResult:
@@ -49,7 +59,7 @@ class SweepResult:
         return max(self.points,
                    key=lambda point: (np.nan_to_num(point.mean_ap, nan=-1.), -point.size))
 
-    def smallest_near_best(self, tolerance: float = 0.001) -> SweepPoint:
+    def smallest_near_best(self, tolerance: float = NEAR) -> SweepPoint:
         """The smallest file whose mAP is within ``tolerance`` of the best."""
         best = self.best
         near = [point for point in self.points if point.mean_ap >= best.mean_ap - tolerance]
@@ -87,27 +97,63 @@ class SweepResult:
             save_path: also write the figure to this file, in the format of its suffix.
         """
         from matplotlib.figure import Figure
+        from matplotlib.ticker import LogLocator, NullFormatter
 
-        figure = ax.get_figure(root=True) if ax else Figure(figsize=(8, 5), layout='constrained')
+        figure = ax.get_figure(root=True) if ax else Figure(figsize=(8, 6.5), layout='constrained')
         assert figure is not None
         ax = ax or figure.subplots()
-        caps = sorted({point.max_per_img for point in self.points}, key=lambda cap: cap or np.inf)
-        for (expand, cap), line in itertools.groupby(
-                self.points, key=lambda point: (point.expand_hierarchy, point.max_per_img)):
-            points = sorted(line, key=lambda point: point.size)
+        caps = sorted({point.max_per_img for point in self.points}, key=_room)
+        for (expand, *shared), points in self._lines().items():
+            # Lines with other caps may still have points in common: the wider ones lie below.
+            width = 1.2 + 3.6 * caps.index(shared[0]) / len(caps)
             ax.plot([point.size / 1e6 for point in points], [point.mean_ap for point in points],
-                    'o-' if expand else 's--', color=f'C{caps.index(cap)}', markersize=4,
-                    label=f'{"" if expand else "not "}expanded, '
-                          f'{"no cap" if cap is None else f"at most {cap} an image"}')
-        best = self.best
-        ax.annotate(f'{best.mean_ap:.4f} from {best.score_thr:g}', (best.size / 1e6, best.mean_ap),
-                    textcoords='offset points', xytext=(-6, 8), ha='right')
-        ax.set(xscale='log', xlabel='file size, MB', ylabel='challenge mAP',
-               title='Each line: score thresholds from high (left) to low (right)')
+                    'o-' if expand else 's--', color=f'C{caps.index(shared[0])}', linewidth=width,
+                    markersize=3 + width,
+                    label=f'{"" if expand else "not "}expanded, {_in_words(shared)}')
+        title = ['Each line: score thresholds from high (left) to low (right)']
+        for words, mark, point in (('smallest near the best', 'D', self.smallest_near_best()),
+                                   ('best', '*', self.best)):
+            ax.plot(point.size / 1e6, point.mean_ap, mark, color='black', markersize=11,
+                    markerfacecolor='white', linestyle='none', label=words)
+            title.insert(1, f'{words}: mAP {point.mean_ap:.4f}, {point.size / 1e6:.3g} MB, '
+                            f'{point.options}')
+        ax.set(xscale='log', xlabel='file size, MB', ylabel='challenge mAP')
+        ax.set_title('\n'.join(title), fontsize=9)
+        ax.xaxis.set_major_locator(LogLocator(subs=(1, 1.5, 2, 3, 5, 7)))
+        ax.xaxis.set_major_formatter('{x:g}')
+        ax.xaxis.set_minor_formatter(NullFormatter())
         ax.margins(y=0.12)
         ax.grid(alpha=0.3)
-        ax.legend(fontsize=7)
+        ax.legend(fontsize=7, loc='upper center', bbox_to_anchor=(0.5, -0.12), ncols=2)
         if save_path is not None:
             with atomic_write(save_path, 'wb') as file:
                 figure.savefig(file, dpi=120, format=Path(save_path).suffix[1:])
         return figure
+
+    def _lines(self) -> dict[tuple, list[SweepPoint]]:
+        """The points of each line, ascending in size, by its expansion and its caps, widest first.
+
+        Caps that no image reaches give the same points, and so one line.
+        """
+        names: dict[tuple, tuple] = {}
+        points: dict[tuple, list[SweepPoint]] = {}
+        ordered = sorted(self.points, key=lambda point: (point.expand_hierarchy,
+                                                         -_room(point.max_per_img)))
+        for (expand, cap), group in itertools.groupby(
+                ordered, key=lambda point: (point.expand_hierarchy, point.max_per_img)):
+            line = sorted(group, key=lambda point: (point.size, -point.score_thr))
+            shape = (expand, *((point.size, point.mean_ap) for point in line))
+            names[shape] = (*names.get(shape, (expand,)), cap)
+            points[shape] = line
+        return {names[shape]: line for shape, line in points.items()}
+
+
+def _room(cap: int | None) -> float:
+    return np.inf if cap is None else cap
+
+
+def _in_words(caps: list[int | None]) -> str:
+    """Caps of one line, the widest first."""
+    numbers = ' or '.join(str(cap) for cap in caps if cap is not None)
+    words = ['no cap'] * (None in caps) + [f'at most {numbers} an image'] * bool(numbers)
+    return ', or '.join(words)

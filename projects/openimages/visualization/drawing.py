@@ -34,6 +34,7 @@ OUTLINE = 2  # pixels
 HATCH_SPACING = 9
 DASH, GAP = 7, 5
 TEXT_SIZE = 12
+MOST_DRAWN = 20  # predictions of one image: more names than that nobody can read
 PADDING = 4
 
 
@@ -70,8 +71,16 @@ class Instances:
         """Those with at least this score; all of them where there are no scores."""
         if self.scores is None:
             return self
-        kept = [i for i, value in enumerate(self.scores) if value >= score]
+        return self._picked([i for i, value in enumerate(self.scores) if value >= score])
 
+    def best(self, most: int) -> Instances:
+        """At most so many, those of the highest scores; all of them where there are no scores."""
+        if self.scores is None or len(self) <= most:
+            return self
+        order = np.argsort(-np.asarray(self.scores, dtype=float), kind='stable')
+        return self._picked(sorted(order[:most].tolist()))
+
+    def _picked(self, kept: list[int]) -> Instances:
         def pick(values: Any) -> Any:
             return None if values is None else [values[i] for i in kept]
 
@@ -141,16 +150,19 @@ def draw_comparison(image: Image.Image | np.ndarray, ground_truth: Instances | N
         predictions: in pixels of that image.
         names: class names by class id.
         max_side: the longer side of each of the two pictures.
-        score_thr: predictions with a lower score are left out.
+        score_thr: predictions with a lower score are left out, and of more than ``MOST_DRAWN``
+            all but the best.
         title: heads the left picture, usually the image id.
         caption: a line of text below both.
     """
-    shown = predictions.at_least(score_thr)
+    found = predictions.at_least(score_thr)
+    shown = found.best(MOST_DRAWN)
+    few = f'{len(shown)} best of ' if len(shown) < len(found) else ''
     truth = Instances([], []) if ground_truth is None else ground_truth
     halves = [draw_instances(image, truth, names, max_side=max_side),
               draw_instances(image, shown, names, max_side=max_side)]
     headings = ['' if ground_truth is None else f'ground truth ({len(truth)})',
-                f'predictions ({len(shown)} of score ≥ {score_thr:g})']
+                f'predictions ({few}{len(found)} of score ≥ {score_thr:g})']
     if title:
         headings[0] = f'{title}   {headings[0]}'.rstrip()
     margin, head = 8, 24

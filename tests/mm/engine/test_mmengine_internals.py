@@ -41,6 +41,7 @@ from projects.openimages.mm.engine.mmengine_internals import (
     start_where_the_sampler_is,
 )
 from projects.openimages.mm.engine.options import RUNNER_OPTIONS
+from tests.helpers import assert_one_line_error, run_here
 from tests.mm.engine.test_checkpoints import WEIGHTS, FileToucher
 
 
@@ -178,6 +179,11 @@ def test_a_checkpoint_is_fetched_once_and_again_if_it_came_in_part(served):
     (served.folder / 'in.pth').unlink()
     assert local_file(f'{served.address}/in.pth') == found
     assert local_file('some/in.pth') == 'some/in.pth'
+
+
+def test_start_weights_are_made_from_an_address_too(served, tmp_path):
+    result = run_here('tools/trim_checkpoint.py', f'{served.address}/none.pth', tmp_path / 'out')
+    assert_one_line_error(result, f'{served.address}/none.pth: cannot be fetched')
 
 
 def test_weights_are_loaded_from_wherever_they_are_kept(tmp_path):

@@ -1,5 +1,7 @@
 """Start weights from the checkpoints of three code bases."""
 
+import json
+
 import pytest
 import torch
 from mmdet.registry import MODELS
@@ -207,8 +209,12 @@ def test_only_class_layers_are_missing_and_dropped_parts_are_listed(case, model_
 def test_command_prints_what_was_kept_renamed_and_dropped(tmp_path):
     torch.save({'model': named(PlainMaskRCNN(), BENCHMARK, True), 'optimizer': {}},
                tmp_path / 'in.pth')
-    result = run_tool('tools/trim_checkpoint.py', tmp_path / 'in.pth', tmp_path / 'out.pth')
+    result = run_tool('tools/trim_checkpoint.py', tmp_path / 'in.pth', tmp_path / 'out.pth',
+                      '--json', tmp_path / 'figures.json')
     assert result.returncode == 0, result.stderr
+    told = json.loads((tmp_path / 'figures.json').read_text())
+    assert told['renamed']['rpn_head.rpn_conv.weight'] == 'module.rpn.head.conv.weight'
+    assert told['dropped']['optimizer'] == 'not weights' and told['tensors'] > 100
     assert 'module.rpn.head.conv.weight -> rpn_head.rpn_conv.weight' in result.stdout
     assert 'module.roi_heads.box.predictor.cls_score.weight: class-specific' in result.stdout
     assert 'optimizer: not weights' in result.stdout

@@ -1,3 +1,4 @@
+import json
 import os
 import re
 import signal
@@ -10,15 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.helpers import REPOSITORY, assert_one_line_error, run_tool
-from tests.mm.engine.training_run import write_config
-
-NO_VALIDATION = '''
-val_cfg = None
-val_dataloader = None
-val_evaluator = None
-default_hooks['checkpoint']['_delete_'] = True
-default_hooks['checkpoint'].update(type='CheckpointHook', by_epoch=False)
-'''
+from tests.mm.engine.training_run import NO_VALIDATION, write_config
 
 
 def environment(witness: Path) -> dict:
@@ -129,12 +122,16 @@ def test_pictures_and_pickle_of_a_test(trained, demo_root, tmp_path):
     config, checkpoint, *_ = trained
     result = run_tool('tools/test.py', config, checkpoint, '--work-dir', tmp_path / 'work',
                       '--show-dir', tmp_path / 'pictures', '--out', tmp_path / 'out.pkl',
+                      '--json', tmp_path / 'figures.json',
                       '--cfg-options', f'data_root={demo_root}', env=environment(tmp_path))
     assert result.returncode == 0, result.stderr[-3000:]
     images = {path.stem for path in (demo_root / 'images' / 'validation').glob('*.jpg')}
     assert {path.stem for path in (tmp_path / 'pictures').glob('*.jpg')} \
         == {*images, 'contact_sheet'}
     assert (tmp_path / 'out.pkl').stat().st_size > 1000
+    told = json.loads((tmp_path / 'figures.json').read_text())['openimages/mAP']
+    printed = mean_average_precision(result.stdout + result.stderr)
+    assert told == pytest.approx(float(printed), abs=1e-4)
 
 
 def test_split_without_annotations_has_a_row_for_every_image_and_no_score(trained, demo_root,

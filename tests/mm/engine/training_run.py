@@ -30,6 +30,13 @@ train_cfg = dict(max_iters=12, val_interval=12)
 default_hooks = dict(checkpoint=dict(interval=3), logger=dict(interval=1))
 custom_hooks = [dict(type='WitnessHook')]
 '''
+NO_VALIDATION = '''
+val_cfg = None
+val_dataloader = None
+val_evaluator = None
+default_hooks['checkpoint']['_delete_'] = True
+default_hooks['checkpoint'].update(type='CheckpointHook', by_epoch=False)
+'''
 
 
 @HOOKS.register_module()

@@ -32,7 +32,7 @@ from projects.openimages.mm.engine.config import build_model
 from projects.openimages.mm.engine.options import is_a
 from projects.openimages.mm.evaluation.predictions import to_instances
 from projects.openimages.submissions.formats import score_text
-from projects.openimages.visualization.drawing import Instances, draw_instances
+from projects.openimages.visualization.drawing import MOST_DRAWN, Instances, draw_instances
 
 _SUFFIXES = ('.jpg', '.jpeg', '.png', '.bmp', '.webp', '.tif', '.tiff')
 
@@ -166,7 +166,9 @@ def _draw_and_describe(predictor: Predictor, path: Path, found: Instances, overl
     with Image.open(path) as image:
         upright = ImageOps.exif_transpose(image).convert('RGB')  # as OpenCV reads it
     width, height = upright.size
-    picture = draw_instances(upright, found, predictor.names, max_side=max_side)
+    more = len(found) - MOST_DRAWN
+    picture = draw_instances(upright, found.best(MOST_DRAWN), predictor.names, max_side=max_side,
+                             caption=f'and {more} of lower scores' if more > 0 else '')
     with atomic_write(overlay, 'wb') as file:
         picture.save(file, 'JPEG', quality=90)
     return {'file': str(path), 'width': width, 'height': height, 'overlay': overlay.name,

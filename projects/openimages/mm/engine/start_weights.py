@@ -87,6 +87,12 @@ class StartWeights:
     missing: tuple[str, ...]
     note: str
 
+    def to_dict(self) -> dict[str, Any]:
+        """What was kept, renamed and dropped, without the tensors."""
+        return {'scheme': self.scheme, 'tensors': len(self.state_dict), 'note': self.note,
+                'kept': [key for key in self.state_dict if key not in self.renamed],
+                'renamed': self.renamed, 'dropped': self.dropped, 'missing': self.missing}
+
     def report(self) -> str:
         """Every key that was kept, renamed and dropped."""
         kept = [key for key in self.state_dict if key not in self.renamed]

@@ -26,6 +26,7 @@ from projects.openimages.common.errors import UserError
 from projects.openimages.common.files import exclusive
 from projects.openimages.submissions.formats import (
     KAGGLE,
+    Header,
     ImageDetections,
     format_rows,
     parse_row,
@@ -134,7 +135,7 @@ class FinishedImages:
             for index in np.flatnonzero(self.done).tolist():
                 file = files[self._part[index]]
                 file.seek(self._offset[index])
-                yield parse_row(file.readline().split(b',', 1)[1], KAGGLE)
+                yield parse_row(file.readline().split(b',', 1)[1], Header(KAGGLE))
         finally:
             for file in files:
                 file.close()
