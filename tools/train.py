@@ -30,6 +30,8 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('--resume', nargs='?', const='auto', metavar='CHECKPOINT',
                         help='go on from a checkpoint; without a name, from the latest in the '
                              'work dir, if there is one')
+    parser.add_argument('--log-to', nargs='+', choices=['tensorboard', 'wandb'], default=[],
+                        help='write the curves there too, each class\'s AP among them')
     parser.add_argument('--cfg-options', nargs='+', action=DictAction, metavar='KEY=VALUE',
                         help='override config settings, such as data_root=DIR or a.b.c=1')
     parser.add_argument('--launcher', choices=['none', 'pytorch', 'slurm', 'mpi'], default='none')
@@ -45,10 +47,12 @@ def main() -> None:
 
     from projects.openimages.mm.engine import checks, recipe_size
     from projects.openimages.mm.engine import config as configs
+    from projects.openimages.mm.engine.log_backends import add_log_backends
     from projects.openimages.mm.engine.processes import number_of_processes, start_processes
 
     cfg = configs.load_config(args.config, args.cfg_options)
     configs.set_work_dir(cfg, args.work_dir, args.config)
+    add_log_backends(cfg, args.log_to)
     if args.amp:
         cfg.optim_wrapper.update(type='AmpOptimWrapper', loss_scale='dynamic')
     if args.images_per_update is not None:
