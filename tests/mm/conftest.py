@@ -44,3 +44,11 @@ def trained(demo_root, tmp_path_factory) -> TrainedRun:
         PYTHONPATH=str(write_fake_wandb(folder)))
     assert result.returncode == 0, result.stderr[-3000:]
     return TrainedRun(config, folder / 'work', folder / 'order', result.stdout + result.stderr)
+
+
+@pytest.fixture(scope='session')
+def published(trained, tmp_path_factory) -> Path:
+    """The training's checkpoint, to hand on."""
+    from projects.openimages.mm.engine.publishing import publish
+
+    return publish(trained.checkpoint, tmp_path_factory.mktemp('published') / 'model.pth')
