@@ -7,11 +7,11 @@ import torch
 from mmdet.testing import demo_mm_inputs
 from mmengine.config import ConfigDict
 from mmengine.registry import OPTIM_WRAPPERS
-from torch.utils._python_dispatch import TorchDispatchMode
 
 from projects.openimages.mm.engine.config import build_model, load_config
 from projects.openimages.mm.models import fast
 from tests.helpers import REPOSITORY
+from tests.mm.operators import Operators
 
 SMALL = {'model.backbone.base_channels': 8, 'model.backbone.stem_channels': 8,
          'model.neck.in_channels': [8, 16, 32, 64], 'model.backbone.norm_eval': True,
@@ -50,18 +50,6 @@ def losses(model, data=None):
     found = model(**model.data_preprocessor(copy.deepcopy(data or batch()), True), mode='loss')
     return {name: sum(value) if isinstance(value, list) else value
             for name, value in found.items() if 'loss' in name}
-
-
-class Operators(TorchDispatchMode):
-    """Notes down which of torch's operators run."""
-
-    def __init__(self):
-        super().__init__()
-        self.names = []
-
-    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
-        self.names.append(func.overloadpacket.__name__)
-        return func(*args, **(kwargs or {}))
 
 
 def test_folded_norms_give_the_same_outputs_and_gradients_without_a_norm(plain, model):
