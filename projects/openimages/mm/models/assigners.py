@@ -124,7 +124,8 @@ class IgnoreAwareAssigner(MaxIoUAssigner):
         else:
             matched = torch.zeros_like(overlaps, dtype=torch.bool).scatter_(1, best_prior, True)
         matched &= best >= self.min_pos_iou
-        numbers = torch.arange(1, len(overlaps) + 1, dtype=torch.int32, device=overlaps.device)
+        # Of few bytes, for there is one for every pair; no image has 32,768 objects.
+        numbers = torch.arange(1, len(overlaps) + 1, dtype=torch.int16, device=overlaps.device)
         return (matched * numbers[:, None]).amax(dim=0).long()
 
 
