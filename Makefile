@@ -2,6 +2,7 @@
 # make demo    the whole path on demo data, on a CPU: data, training, submission, both evaluators, report
 # make test    all tests
 # make lint    ruff and mypy
+# make gpu-check  on a machine with a GPU: what needs one, and how fast training and testing are there
 # make parity  thousands of generated cases against the official evaluator
 PYTHON ?= $(shell for name in python3.11 python3.12 python3.13 python3.10 python3; do \
 	$$name -c 'import sys; sys.exit(not (3, 10) <= sys.version_info[:2] <= (3, 13))' 2>/dev/null \
@@ -9,7 +10,7 @@ PYTHON ?= $(shell for name in python3.11 python3.12 python3.13 python3.10 python
 VENV_PYTHON := .venv/bin/python
 CASES ?= 2000
 
-.PHONY: setup demo test lint parity
+.PHONY: setup demo test lint parity gpu-check
 .DEFAULT_GOAL := setup
 
 setup:
@@ -29,3 +30,10 @@ lint: setup
 
 parity: setup
 	@$(VENV_PYTHON) -m tests.evaluation.parity_cases --cases $(CASES)
+
+# Operators for the GPU are compiled by setup where there is one and torch is a CUDA build.
+gpu-check: setup
+	@$(VENV_PYTHON) -c "import torch; torch.cuda.is_available() or exit('error: no GPU here, or torch is the CPU build')"
+	@$(VENV_PYTHON) -m pytest -m gpu
+	@$(VENV_PYTHON) benchmarks/train_speed.py
+	@$(VENV_PYTHON) benchmarks/test_time_gpu.py

@@ -89,7 +89,8 @@ def test_the_recipe_is_the_committed_config(config_of):
     committed = load_config(REPOSITORY / 'configs' / 'oi_mask_rcnn_r50_federated_demo.py').to_dict()
     for place in ('model.roi_head.type', 'model.roi_head.bbox_head.reg_class_agnostic',
                   'model.roi_head.mask_head.class_agnostic', 'train_dataloader.sampler.type',
-                  'model.test_cfg', 'model.train_cfg', 'custom_hooks', 'test_evaluator.expand_hierarchy'):
+                  'model.test_cfg', 'model.train_cfg', 'custom_hooks',
+                  'test_evaluator.expand_hierarchy'):
         values = []
         for node in (config_of('recipe'), committed):
             for part in place.split('.'):

@@ -34,6 +34,9 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('--cfg-options', nargs='+', action=DictAction, metavar='KEY=VALUE',
                         help='override config settings, such as data_root=DIR or a.b.c=1')
     parser.add_argument('--launcher', choices=['none', 'pytorch', 'slurm', 'mpi'], default='none')
+    parser.add_argument('--amp', action='store_true', help='automatic mixed precision')
+    parser.add_argument('--fast', action='store_true',
+                        help='--amp, channels last, folded normalisation, batches loaded ahead')
     parser.add_argument('--tta', action='store_true', help='test-time augmentation of the config')
     parser.add_argument('--local_rank', '--local-rank', type=int, default=0)
     parser.add_argument('--split', metavar='NAME',
@@ -81,8 +84,11 @@ def check_options(args: argparse.Namespace) -> None:
 def add_outputs(cfg: Config, args: argparse.Namespace) -> None:
     """Put what the options ask for into the config."""
     from projects.openimages.mm.engine import config as configs
+    from projects.openimages.mm.engine.fast import use_mixed_precision
     from projects.openimages.mm.evaluation.submission_dump import add_submission_dump
 
+    if args.amp or args.fast:
+        use_mixed_precision(cfg, args.fast)
     if args.tta:
         configs.use_tta(cfg)
     selection = {'score_thr': args.score_thr, 'max_per_img': args.max_per_img,

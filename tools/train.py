@@ -8,7 +8,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from projects.openimages.common.errors import exit_on_interrupt, run_command
+from projects.openimages.common.errors import UserError, exit_on_interrupt, run_command
 
 if __name__ == '__main__':
     exit_on_interrupt()
@@ -21,6 +21,11 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('config', help='train config file')
     parser.add_argument('--work-dir', help='folder for logs and checkpoints')
     parser.add_argument('--amp', action='store_true', help='automatic mixed precision')
+    parser.add_argument('--fast', action='store_true',
+                        help='bfloat16, channels last, folded normalisation, fused optimiser, '
+                             'batches loaded ahead')
+    parser.add_argument('--compile', action='store_true',
+                        help='with --fast: compile backbone and neck, and pad to a few shapes')
     parser.add_argument('--images-per-update', type=int, nargs='?', const=True, metavar='N',
                         help='accumulate gradients until an update has seen N images; iterations '
                              'are updates, so the schedule stays as it is. Without N: as many as '
@@ -30,6 +35,8 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('--resume', nargs='?', const='auto', metavar='CHECKPOINT',
                         help='go on from a checkpoint; without a name, from the latest in the '
                              'work dir, if there is one')
+    parser.add_argument('--log-to', nargs='+', choices=['tensorboard', 'wandb'], default=[],
+                        help='write the curves there too, each class\'s AP among them')
     parser.add_argument('--cfg-options', nargs='+', action=DictAction, metavar='KEY=VALUE',
                         help='override config settings, such as data_root=DIR or a.b.c=1')
     parser.add_argument('--launcher', choices=['none', 'pytorch', 'slurm', 'mpi'], default='none')
@@ -45,10 +52,19 @@ def main() -> None:
 
     from projects.openimages.mm.engine import checks, recipe_size
     from projects.openimages.mm.engine import config as configs
+    from projects.openimages.mm.engine.fast import train_fast
+    from projects.openimages.mm.engine.log_backends import add_log_backends
     from projects.openimages.mm.engine.processes import number_of_processes, start_processes
 
     cfg = configs.load_config(args.config, args.cfg_options)
     configs.set_work_dir(cfg, args.work_dir, args.config)
+    add_log_backends(cfg, args.log_to)
+    if args.compile and not args.fast:
+        raise UserError('--compile needs --fast')
+    if args.fast:
+        if args.amp:
+            raise UserError('--fast has its own mixed precision: give --fast or --amp')
+        train_fast(cfg, args.compile)
     if args.amp:
         cfg.optim_wrapper.update(type='AmpOptimWrapper', loss_scale='dynamic')
     if args.images_per_update is not None:

@@ -32,7 +32,9 @@ INHERITED = {
 OF_OTHERS = {
     'engine.checkpoints': {'_metadata'},  # torch's, of a state dict
     'engine.mmengine_internals': {'_accumulative_counts', '_get_base_files', '_get_cfg_path'},
+    'engine.publishing': {'_metadata'},
     'engine.safe_contents': {'_core', '_reconstruct'},  # numpy's names in a pickle
+    'models.fast': {'_dynamo', '_forward_hooks'},  # torch's
     'models.tta': {'_bbox_forward', '_mask_forward'},
     # Of other objects of their own class.
     'structures.column_runs': {'_cut'},

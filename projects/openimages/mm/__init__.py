@@ -16,6 +16,7 @@ from projects.openimages.mm.datasets import (  # noqa: F401
 from projects.openimages.mm.engine import hooks, loops, mmengine_internals  # noqa: F401
 from projects.openimages.mm.evaluation import (  # noqa: F401
     challenge_metric,
+    class_scores,
     coco_metric,
     dump_det_results,
     submission_dump,
@@ -23,6 +24,7 @@ from projects.openimages.mm.evaluation import (  # noqa: F401
 )
 from projects.openimages.mm.models import (  # noqa: F401
     assigners,
+    fast,
     htc,
     ignored,
     mask2former,

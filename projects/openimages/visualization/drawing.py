@@ -339,3 +339,19 @@ def _ink_on(colour: Colour) -> Colour:
     """Black or white, whichever reads better on a colour."""
     brightness = 0.299 * colour[0] + 0.587 * colour[1] + 0.114 * colour[2]
     return (0, 0, 0) if brightness > 140 else (255, 255, 255)
+
+
+def montage(pictures: Sequence[Image.Image], columns: int = 2, gap: int = 12) -> Image.Image:
+    """Pictures in rows on white, each row as high as its highest picture."""
+    rows = [pictures[start:start + columns] for start in range(0, len(pictures), columns)]
+    width = max(sum(picture.width + gap for picture in row) for row in rows) + gap
+    height = sum(max(picture.height for picture in row) + gap for row in rows) + gap
+    sheet = Image.new('RGB', (width, height), 'white')
+    y = gap
+    for row in rows:
+        x = gap
+        for picture in row:
+            sheet.paste(picture, (x, y))
+            x += picture.width + gap
+        y += max(picture.height for picture in row) + gap
+    return sheet

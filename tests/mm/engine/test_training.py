@@ -2,7 +2,6 @@ import json
 import os
 import re
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -11,11 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.helpers import REPOSITORY, assert_one_line_error, run_tool
-from tests.mm.engine.training_run import NO_VALIDATION, write_config
-
-
-def environment(witness: Path) -> dict:
-    return {**os.environ, 'WITNESS': str(witness), 'OMP_NUM_THREADS': '1'}
+from tests.mm.engine.training_run import NO_VALIDATION, environment, torchrun, write_config
 
 
 def train(config: Path, root: Path, work_dir: Path, witness: Path, *flags: str):
@@ -66,43 +61,19 @@ def kill_after(iteration: int, config: Path, root: Path, work_dir: Path, witness
             os.killpg(process.pid, signal.SIGKILL)
 
 
-@pytest.fixture(scope='module')
-def trained(demo_root, tmp_path_factory):
-    """Two processes have trained: config, checkpoint, and the hook's records.
-
-    An update has eight images: two batches of two from each.
-    """
-    folder = tmp_path_factory.mktemp('two')
-    config = write_config(
-        folder, 'train_cfg = dict(max_iters=3, val_interval=3, images_per_update=8)\n')
-    result = torchrun('tools/train.py', config, '--work-dir', folder / 'work', '--cfg-options',
-                      f'data_root={demo_root}', witness=folder / 'order')
-    assert result.returncode == 0, result.stderr[-3000:]
-    return config, folder / 'work' / 'iter_3.pth', folder / 'order', result.stdout + result.stderr
-
-
-def torchrun(*arguments, witness: Path):
-    with socket.socket() as probe:
-        probe.bind(('127.0.0.1', 0))
-        port = probe.getsockname()[1]
-    return run_tool('-m', 'torch.distributed.run', '--nproc_per_node=2', f'--master_port={port}',
-                    *arguments, '--launcher', 'pytorch', env=environment(witness))
-
-
 def mean_average_precision(output: str) -> str:
     return re.findall(r'openimages/mAP: (\S+)', output)[-1]
 
 
 def test_two_processes_train_on_different_images(trained):
-    _, checkpoint, order, _ = trained
-    assert checkpoint.exists()
-    first, second = seen(order, 0), seen(order, 1)
+    assert trained.checkpoint.exists()
+    first, second = seen(trained.order, 0), seen(trained.order, 1)
     assert list(first) == list(second) == [0, 1, 2]
     assert first != second
 
 
 def test_two_processes_test_to_the_same_metric_and_file_as_one(trained, demo_root, tmp_path):
-    config, checkpoint, _, in_training = trained
+    config, checkpoint = trained.config, trained.checkpoint
     options = ['--cfg-options', f'data_root={demo_root}']
     outputs, files = [], []
     for name, start in (('one', run_tool), ('two', torchrun)):
@@ -113,13 +84,13 @@ def test_two_processes_test_to_the_same_metric_and_file_as_one(trained, demo_roo
         assert result.returncode == 0, result.stderr[-3000:]
         outputs.append(result.stdout + result.stderr)
     assert mean_average_precision(outputs[0]) == mean_average_precision(outputs[1])
-    assert mean_average_precision(in_training) == mean_average_precision(outputs[0])
+    assert mean_average_precision(trained.output) == mean_average_precision(outputs[0])
     assert files[0].read_bytes() == files[1].read_bytes()
     assert files[0].stat().st_size > 10_000
 
 
 def test_pictures_and_pickle_of_a_test(trained, demo_root, tmp_path):
-    config, checkpoint, *_ = trained
+    config, checkpoint = trained.config, trained.checkpoint
     result = run_tool('tools/test.py', config, checkpoint, '--work-dir', tmp_path / 'work',
                       '--show-dir', tmp_path / 'pictures', '--out', tmp_path / 'out.pkl',
                       '--json', tmp_path / 'figures.json',
@@ -136,7 +107,7 @@ def test_pictures_and_pickle_of_a_test(trained, demo_root, tmp_path):
 
 def test_split_without_annotations_has_a_row_for_every_image_and_no_score(trained, demo_root,
                                                                          tmp_path):
-    config, checkpoint, *_ = trained
+    config, checkpoint = trained.config, trained.checkpoint
     result = run_tool('tools/test.py', config, checkpoint, '--work-dir', tmp_path / 'work',
                       '--split', 'test', '--submission', tmp_path / 'kaggle.csv',
                       '--cfg-options', f'data_root={demo_root}', env=environment(tmp_path))

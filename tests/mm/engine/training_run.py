@@ -5,13 +5,15 @@ trained on, iteration by iteration.
 """
 
 import os
+import socket
+from dataclasses import dataclass
 from pathlib import Path
 
 from mmdet.registry import HOOKS
 from mmengine.dist import get_rank
 from mmengine.hooks import Hook
 
-from tests.helpers import REPOSITORY
+from tests.helpers import REPOSITORY, run_tool
 
 CONFIG = f'''
 _base_ = '{REPOSITORY}/configs/oi_mask_rcnn_r50_demo.py'
@@ -54,3 +56,36 @@ def write_config(folder: Path, text: str = '') -> Path:
     path = folder / 'small.py'
     path.write_text(CONFIG + text)
     return path
+
+
+def environment(witness: Path) -> dict[str, str]:
+    return {**os.environ, 'WITNESS': str(witness), 'OMP_NUM_THREADS': '1'}
+
+
+def torchrun(*arguments, witness: Path, **variables: str):
+    """Run a tool in two processes."""
+    with socket.socket() as probe:
+        probe.bind(('127.0.0.1', 0))
+        port = probe.getsockname()[1]
+    return run_tool('-m', 'torch.distributed.run', '--nproc_per_node=2', f'--master_port={port}',
+                    *arguments, '--launcher', 'pytorch', env={**environment(witness), **variables})
+
+
+@dataclass(frozen=True)
+class TrainedRun:
+    """A finished training: its config, folder, the hook's records, and what it printed."""
+
+    config: Path
+    folder: Path
+    order: Path
+    output: str
+
+    @property
+    def checkpoint(self) -> Path:
+        return self.folder / 'iter_3.pth'
+
+    @property
+    def logs(self) -> Path:
+        """Where its scalars are."""
+        [folder] = self.folder.glob('*/vis_data')
+        return folder

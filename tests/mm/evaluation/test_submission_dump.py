@@ -4,6 +4,7 @@ import os
 import random
 import subprocess
 import sys
+import threading
 import time
 
 import numpy as np
@@ -14,10 +15,14 @@ from mmengine.config import Config
 
 from projects.openimages.common.errors import UserError
 from projects.openimages.masks import area, decode_text
-from projects.openimages.mm.evaluation.submission_dump import add_submission_dump
+from projects.openimages.mm.evaluation.submission_dump import (
+    SubmissionDumpHook,
+    add_submission_dump,
+)
 from projects.openimages.submissions.dump.parts import FinishedImages, parts_folder
 from projects.openimages.submissions.formats import Submission
 from tests.helpers import REPOSITORY, assert_one_line_error, run_tool
+from tests.mm.evaluation import dump_run
 from tests.mm.evaluation.dump_run import HEIGHT, MIDS, WIDTH, detections, make_config, run
 
 NUM_IMAGES = 7
@@ -238,3 +243,41 @@ def keep_parts(tmp_path, out):
                       lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
         with pytest.raises(KeyboardInterrupt):
             dump(tmp_path)
+
+
+def test_the_model_goes_on_while_rows_are_written(tmp_path, monkeypatch):
+    """The first row waits until the model has seen the next batch; many wait at once no more."""
+    second, seen, row_of = threading.Event(), [], SubmissionDumpHook._row
+    most = []
+
+    old = dump_run.ToyDetector.forward
+
+    def forward(self, inputs, data_samples=None, mode='tensor'):
+        seen.append(len(data_samples))
+        if len(seen) > 1:
+            second.set()
+        return old(self, inputs, data_samples, mode)
+
+    def row(self, sample):
+        assert second.wait(30), 'the model waits for the row'
+        most.append(len(self._at_work))
+        return row_of(self, sample)
+
+    monkeypatch.setattr(dump_run.ToyDetector, 'forward', forward)
+    monkeypatch.setattr(SubmissionDumpHook, '_row', row)
+    run(make_config(tmp_path / 'work', 60), tmp_path / 'out.csv')
+    monkeypatch.undo()
+    run(make_config(tmp_path / 'work', 60), tmp_path / 'again.csv')
+    assert (tmp_path / 'out.csv').read_bytes() == (tmp_path / 'again.csv').read_bytes()
+    assert max(most) <= 9
+
+
+@pytest.mark.parametrize('images', [2, 60])  # noticed at the end, and before
+def test_what_goes_wrong_in_writing_ends_the_run(tmp_path, monkeypatch, images):
+    def row(self, sample):
+        raise UserError('no space left')
+
+    monkeypatch.setattr(SubmissionDumpHook, '_row', row)
+    with pytest.raises(UserError, match='no space left'):
+        run(make_config(tmp_path / 'work', images), tmp_path / 'out.csv')
+    assert not (tmp_path / 'out.csv').exists()

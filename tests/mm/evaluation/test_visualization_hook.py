@@ -9,7 +9,8 @@ from mmengine.structures import InstanceData
 from PIL import Image
 
 from projects.openimages.masks import rle_from_mask
-from projects.openimages.mm.evaluation.visualization_hook import ComparisonPicturesHook, montage
+from projects.openimages.mm.evaluation.visualization_hook import ComparisonPicturesHook
+from projects.openimages.visualization.drawing import montage
 from tests.challenge.random_index import HEIGHT, WIDTH, make_index
 
 
@@ -48,4 +49,4 @@ def test_the_sheet_holds_the_first_pictures(tmp_path):
     run(index, tmp_path / 'out', sheet_images=3)
     first = [tmp_path / 'out' / f'{index.image_id(row)}.jpg' for row in range(3)]
     with Image.open(tmp_path / 'out' / 'contact_sheet.jpg') as sheet:
-        assert sheet.size == montage(first).size
+        assert sheet.size == montage([Image.open(path) for path in first]).size

@@ -1,10 +1,13 @@
 import pytest
 import torch
-from mmdet.models.task_modules.assigners import AssignResult, BaseAssigner
+from hypothesis import given
+from hypothesis import strategies as st
+from mmdet.models.task_modules.assigners import AssignResult, BaseAssigner, MaxIoUAssigner
 from mmdet.registry import TASK_UTILS
 from mmengine.structures import InstanceData
 
 from projects.openimages.mm.models.assigners import IgnoreAwareAdapter, IgnoreAwareAssigner
+from tests.mm.operators import Operators
 
 NEGATIVE, UNUSED = 0, -1
 
@@ -144,3 +147,33 @@ def test_rtmdets_own_assigner_keeps_its_objects():
     ignored = InstanceData(bboxes=torch.tensor([MASKLESS, OBJECT]).float(),
                            group_of=torch.tensor([False, True]))
     assert assigner.assign(predictions, objects, ignored).gt_inds.tolist() == [1, UNUSED, NEGATIVE]
+
+
+@given(st.data(), st.integers(0, 5), st.integers(0, 12), st.booleans(), st.booleans(),
+       st.sampled_from([0.3, 0.5, (0.1, 0.4)]), st.sampled_from([0., 0.3, 0.5]))
+def test_the_same_as_the_stock_assigner_whatever_the_overlaps(data, objects, priors, low_quality,
+                                                              all_best, negative, least):
+    # Tenths: many equal each other and the thresholds.
+    values = data.draw(st.lists(st.sampled_from([-0.1, 0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.7, 1]),
+                                min_size=objects * priors, max_size=objects * priors))
+    overlaps = torch.tensor(values, dtype=torch.float).reshape(objects, priors)
+    labels = torch.arange(10, 10 + objects)
+    options = {'pos_iou_thr': 0.5, 'neg_iou_thr': negative, 'min_pos_iou': least,
+               'match_low_quality': low_quality, 'gt_max_assign_all': all_best}
+    stock, ours = (assigner(**options).assign_wrt_overlaps(overlaps.clone(), labels)
+                   for assigner in (MaxIoUAssigner, IgnoreAwareAssigner))
+    assert ours.num_gts == stock.num_gts
+    for name in ('gt_inds', 'max_overlaps', 'labels'):
+        left, right = getattr(ours, name), getattr(stock, name)
+        assert left.dtype == right.dtype and torch.equal(left, right), name
+
+
+@pytest.mark.parametrize(('kind', 'waits'), [(MaxIoUAssigner, True), (IgnoreAwareAssigner, False)])
+def test_nothing_waits_for_the_device(kind, waits):
+    assigner = kind(pos_iou_thr=0.7, neg_iou_thr=0.3, min_pos_iou=0.3)
+    boxes = torch.rand(40, 2).repeat(1, 2) + torch.tensor([0, 0, 0.5, 0.5])
+    found, ignored = InstanceData(bboxes=boxes[:3], labels=torch.arange(3)), InstanceData(
+        bboxes=boxes[3:5], group_of=torch.tensor([True, False]))
+    with Operators() as operators:
+        assigner.assign(InstanceData(priors=boxes), found, ignored)
+    assert bool(operators.waiting) is waits

@@ -23,7 +23,12 @@ from mmengine.runner import Runner
 
 from projects.openimages.common.errors import UserError
 from projects.openimages.data.index import PreparedIndex
-from projects.openimages.mm.engine.options import SHARED_OPTIONS, check_keys, children, is_a
+from projects.openimages.mm.engine.options import (
+    SHARED_OPTIONS,
+    check_keys,
+    children,
+    is_a,
+)
 from projects.openimages.mm.engine.shared_options import follow_the_file, set_everywhere
 
 
@@ -94,7 +99,7 @@ def use_split(cfg: Config, split: str) -> None:
     path = os.path.join(dataset.get('data_root') or '', dataset.ann_file)
     index = PreparedIndex.open(path)
     if index.num_instances or len(index.label_class_ids):
-        for evaluator in _challenge_metrics(cfg):
+        for evaluator in challenge_metrics(cfg):
             evaluator.index = path
     else:
         cfg.test_evaluator = {'type': 'Evaluator', 'metrics': []}
@@ -130,11 +135,12 @@ def score_as_submitted(cfg: Config, **selection: Any) -> None:
         selection: arguments of ``OpenImagesChallengeMetric``.
     """
     selection['expand_hierarchy'] = needs_expansion(cfg, selection['expand_hierarchy'])
-    for evaluator in _challenge_metrics(cfg):
+    for evaluator in challenge_metrics(cfg):
         evaluator.update(selection)
 
 
-def _challenge_metrics(cfg: Config) -> list[Mapping]:
+def challenge_metrics(cfg: Config) -> list[Mapping]:
+    """The test's ``OpenImagesChallengeMetric``s, wherever they stand."""
     return [node for node in _mappings(cfg.test_evaluator)
             if is_a(node, 'OpenImagesChallengeMetric')]
 

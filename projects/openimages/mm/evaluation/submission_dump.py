@@ -14,7 +14,9 @@ from __future__ import annotations
 
 import math
 import os
+from collections import deque
 from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, ClassVar
@@ -131,9 +133,16 @@ class UnfinishedSampler(Sampler):
         return len(self.indices)
 
 
+_BATCHES_AT_WORK = 8  # at most, so that masks do not gather where writing is the slower part
+
+
 @HOOKS.register_module()
 class SubmissionDumpHook(Hook):
-    """Writes the submission; the arguments are those of :func:`add_submission_dump`."""
+    """Writes the submission; the arguments are those of :func:`add_submission_dump`.
+
+    Rows are made and written by a thread beside the model, which waits for its device most of the
+    time, in the order of the batches.
+    """
 
     priority = 'LOW'
     _locks: ClassVar[dict[Path, ExitStack]] = {}
@@ -180,6 +189,8 @@ class SubmissionDumpHook(Hook):
         loader.sampler.skip_finished(done, loader.batch_size)
         self._indices = iter(list(loader.sampler))
         self._writer = PartWriter(folder, rank, settings)
+        self._thread = ThreadPoolExecutor(1, 'submission')
+        self._at_work: deque[Future] = deque()
 
     def before_test_iter(self, runner, batch_idx: int, data_batch: dict | None = None) -> None:
         """Say which images cannot be read."""
@@ -192,11 +203,19 @@ class SubmissionDumpHook(Hook):
 
     def after_test_iter(self, runner, batch_idx: int, data_batch: dict | None = None,
                         outputs: Sequence | None = None) -> None:
-        """Append the batch's rows."""
-        self._writer.write([(next(self._indices), self._row(sample)) for sample in outputs or ()])
+        """Have the batch's rows appended."""
+        self._at_work.append(self._thread.submit(self._write, outputs or ()))
+        if len(self._at_work) > _BATCHES_AT_WORK:
+            self._at_work.popleft().result()  # raises what went wrong in the thread
+
+    def _write(self, samples: Sequence) -> None:
+        self._writer.write([(next(self._indices), self._row(sample)) for sample in samples])
 
     def after_test(self, runner) -> None:
         """Put the parts together, in the order of the test list."""
+        while self._at_work:
+            self._at_work.popleft().result()
+        self._thread.shutdown()
         self._writer.close()
         barrier()
         if get_dist_info()[0] == 0:

@@ -6,7 +6,6 @@ comes from the index, and masks may be RLEs.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -19,7 +18,7 @@ from PIL import Image
 from projects.openimages.common.files import atomic_write
 from projects.openimages.mm.evaluation.predictions import classes_of_labels, to_instances
 from projects.openimages.visualization.contact_sheets import record_instances
-from projects.openimages.visualization.drawing import draw_comparison
+from projects.openimages.visualization.drawing import draw_comparison, montage
 
 SHEET_NAME = 'contact_sheet.jpg'
 
@@ -77,7 +76,7 @@ class ComparisonPicturesHook(Hook):
                  if path.exists()][:self.sheet_images]
         if paths:
             with atomic_write(self.folder / SHEET_NAME, 'wb') as file:
-                montage(paths).save(file, 'JPEG', quality=88)
+                montage([Image.open(path) for path in paths]).save(file, 'JPEG', quality=88)
 
     def _draw(self, sample) -> Image.Image:
         truth = None
@@ -87,20 +86,3 @@ class ComparisonPicturesHook(Hook):
         with Image.open(sample.img_path) as image:
             return draw_comparison(image, truth, predictions, self._index.label_space.names,
                                    score_thr=self.score_thr, title=sample.image_id)
-
-
-def montage(paths: Sequence[str | os.PathLike], columns: int = 2, gap: int = 12) -> Image.Image:
-    """Pictures in rows on white, each row as high as its highest picture."""
-    pictures = [Image.open(path) for path in paths]
-    rows = [pictures[start:start + columns] for start in range(0, len(pictures), columns)]
-    width = max(sum(picture.width + gap for picture in row) for row in rows) + gap
-    height = sum(max(picture.height for picture in row) + gap for row in rows) + gap
-    sheet = Image.new('RGB', (width, height), 'white')
-    y = gap
-    for row in rows:
-        x = gap
-        for picture in row:
-            sheet.paste(picture, (x, y))
-            x += picture.width + gap
-        y += max(picture.height for picture in row) + gap
-    return sheet

@@ -66,13 +66,17 @@ class IgnoreRule:
                   ignored: InstanceData | None) -> AssignResult:
         """The result of an assigner, its background on ignored instances unused (-1)."""
         if ignored is not None and len(ignored):
-            result.gt_inds[self.lies_on(boxes, ignored) & (result.gt_inds == 0)] = -1
+            background = result.gt_inds == 0
+            result.gt_inds.masked_fill_(self.lies_on(boxes, ignored) & background, -1)
         return result
 
 
 @TASK_UTILS.register_module()
 class IgnoreAwareAssigner(MaxIoUAssigner):
     """``MaxIoUAssigner`` that leaves out the background on ignored instances.
+
+    It gives the same and never waits for the device: the stock one asks it for a number for every
+    object and selects by masks, whose sizes it has to know.
 
     Args:
         ignore_thr, ignore_group_of: as of :class:`IgnoreRule`.
@@ -95,6 +99,34 @@ class IgnoreAwareAssigner(MaxIoUAssigner):
         """
         result = super().assign(pred_instances, gt_instances, None, **options)
         return self.ignore_rule.leave_out(result, pred_instances.priors, gt_instances_ignore)
+
+    def assign_wrt_overlaps(self, overlaps: Tensor, gt_labels: Tensor) -> AssignResult:
+        """As the stock one, for (G, P) overlaps of G objects with P priors."""
+        objects, priors = overlaps.shape
+        if not objects or not priors:
+            return super().assign_wrt_overlaps(overlaps, gt_labels)
+        best, best_object = overlaps.max(dim=0)
+        low, high = (self.neg_iou_thr if isinstance(self.neg_iou_thr, tuple)
+                     else (0, self.neg_iou_thr))
+        assigned = torch.where((best >= low) & (best < high), 0, -1)
+        assigned = torch.where(best >= self.pos_iou_thr, best_object + 1, assigned)
+        if self.match_low_quality:
+            last = self._own_best(overlaps)
+            assigned = torch.where(last > 0, last, assigned)
+        labels = torch.where(assigned > 0, gt_labels[(assigned - 1).clamp(min=0)], -1)
+        return AssignResult(objects, assigned, best, labels)
+
+    def _own_best(self, overlaps: Tensor) -> Tensor:
+        """(P,) the last object of which a prior is the best, from 1 on; 0 where there is none."""
+        best, best_prior = overlaps.max(dim=1, keepdim=True)
+        if self.gt_max_assign_all:
+            matched = overlaps == best
+        else:
+            matched = torch.zeros_like(overlaps, dtype=torch.bool).scatter_(1, best_prior, True)
+        matched &= best >= self.min_pos_iou
+        # Of few bytes, for there is one for every pair; no image has 32,768 objects.
+        numbers = torch.arange(1, len(overlaps) + 1, dtype=torch.int16, device=overlaps.device)
+        return (matched * numbers[:, None]).amax(dim=0).long()
 
 
 @TASK_UTILS.register_module()

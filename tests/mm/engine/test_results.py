@@ -1,0 +1,93 @@
+"""The pickle of a test is scored as the test was, and never runs what a stranger put into it."""
+
+import os
+import pickle
+import re
+
+import pytest
+import torch
+from mmengine.fileio import dump, load
+
+from projects.openimages.common.errors import UserError
+from projects.openimages.mm.engine.results import read_results
+from tests.helpers import run_main, run_tool
+
+
+@pytest.fixture(scope='module')
+def tested(trained, published, demo_root, tmp_path_factory):
+    """The pickle of a test in mixed precision, and what the command printed."""
+    folder = tmp_path_factory.mktemp('tested')
+    result = run_tool('tools/test.py', trained.config, published, '--amp', '--work-dir',
+                      folder, '--out', folder / 'out.pkl', '--cfg-options',
+                      f'data_root={demo_root}')
+    assert result.returncode == 0, result.stderr[-2000:]
+    return folder / 'out.pkl', result.stdout + result.stderr
+
+
+def score_of(output):
+    return re.findall(r'openimages/mAP: (\d\.\d{4})', output)[-1]
+
+
+def test_the_score_is_the_tests(tested, trained, demo_root, monkeypatch, capsys):
+    path, output = tested
+    arguments = (trained.config, path, '--cfg-options', f'data_root={demo_root}')
+    run_main(monkeypatch, 'tools/eval_metric.py', *arguments)
+    printed = capsys.readouterr().out
+    assert score_of(printed) == score_of(output)
+    run_main(monkeypatch, 'tools/eval_metric.py', *arguments, '--score-thr', 1)
+    assert score_of(capsys.readouterr().out) == '0.0000'
+
+
+def test_nothing_but_tensors_and_plain_values_is_unpickled(tested, tmp_path, monkeypatch):
+    results = read_results(tested[0])
+    expected = load(tested[0])
+    for mine, theirs in zip(results, expected, strict=True):
+        assert mine['image_id'] == theirs['image_id']
+        assert torch.equal(mine['pred_instances']['scores'], theirs['pred_instances']['scores'])
+        assert mine['pred_instances']['masks'] == theirs['pred_instances']['masks']
+
+    class Harm:
+        def __reduce__(self):
+            return os.mkdir, (str(tmp_path / 'harm'),)
+
+    evil = tmp_path / 'evil.pkl'
+    for item in (Harm(), [{**expected[0], 'more': Harm()}]):
+        evil.write_bytes(pickle.dumps(item))
+        with pytest.raises(UserError, match=r'posix\.mkdir.*TRUSTED_CHECKPOINTS='):
+            read_results(evil)
+    inner = torch.zeros(1)
+    torch.save([Harm()], tmp_path / 'inner.pth')  # what a tensor's storage is stored as
+    stored = (tmp_path / 'inner.pth').read_bytes()
+
+    class Storage:
+        def __reduce__(self):
+            return torch.storage._load_from_bytes, (stored,)
+
+    evil.write_bytes(pickle.dumps([inner, Storage()]))
+    with pytest.raises(UserError):
+        read_results(evil)
+    assert not (tmp_path / 'harm').exists()
+    evil.write_bytes(pickle.dumps([{**expected[0], 'more': Harm()}]))
+    monkeypatch.setenv('TRUSTED_CHECKPOINTS', str(evil))
+    assert len(read_results(evil)) == 1 and (tmp_path / 'harm').exists()
+
+
+@pytest.mark.parametrize(('content', 'said'), [
+    ({'a': 1}, 'expected a list'), ([], 'expected a list'),
+    ([{'img_id': 3, 'pred_instances': {}}], 'item 0 has no image_id'),
+    ([{'image_id': 'a', 'pred_instances': {'labels': 1, 'scores': 1}}], 'item 0 has no masks'),
+    ([{'image_id': 'a'}], 'item 0 has no labels')])
+def test_other_contents_are_named(tmp_path, content, said):
+    dump(content, tmp_path / 'out.pkl')
+    with pytest.raises(UserError, match=said):
+        read_results(tmp_path / 'out.pkl')
+
+
+def test_half_a_file_and_none_are_named(tested, tmp_path):
+    data = tested[0].read_bytes()
+    for size in (0, 10, len(data) // 2):
+        (tmp_path / 'half.pkl').write_bytes(data[:size])
+        with pytest.raises(UserError, match=r'half\.pkl: not a'):
+            read_results(tmp_path / 'half.pkl')
+    with pytest.raises(UserError, match='no such file'):
+        read_results(tmp_path / 'none.pkl')
