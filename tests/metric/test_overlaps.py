@@ -84,8 +84,9 @@ def test_mask_overlaps_are_float32():
 def test_box_overlaps():
     first = np.array([[0.0, 0.5, 0.0, 1.0]])
     second = np.array([[0.25, 0.75, 0.0, 1.0], [0.5, 1.0, 0.0, 1.0]])
-    assert box_iou(first, second).tolist() == [[1 / 3, 0.0]]
-    assert box_ioa(first, second).tolist() == [[0.5, 0.0]]
+    assert box_iou(first, second).tolist() == [1 / 3, 0.0]
+    assert box_ioa(first, second).tolist() == [0.5, 0.0]
+    assert box_iou(second[:, None], first).tolist() == [[1 / 3], [0.0]]
 
 
 @pytest.mark.parametrize('limit', [1, 7, 1000])

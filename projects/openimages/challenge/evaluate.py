@@ -31,7 +31,7 @@ from projects.openimages.metric import (
     GroundTruth,
     Matches,
     count_positives,
-    match_image,
+    match_images,
     measure,
     score,
 )
@@ -161,27 +161,31 @@ def _cut(tables: ChallengeTables, images: range) -> list[_Image]:
 
 
 def _match_images(num_classes: int, images: list[_Image]) -> tuple[Matches, np.ndarray]:
-    positives = np.zeros(num_classes, np.int64)
-    parts = []
-    for image, truth, detections in images:
+    try:
+        GroundTruth.measure_together(truth for _, truth, _ in images)
+        positives = sum((count_positives(truth, num_classes) for _, truth, _ in images),
+                        np.zeros(num_classes, np.int64))
+        matches, = match_images(images)
+    except MaskError:
+        raise _explained(images) from None
+    return matches.select(matches.outcome != DROPPED), positives
+
+
+def _explained(images: list[_Image]) -> UserError:
+    """The error with file and row, found by matching image by image."""
+    for image in images:
         try:
-            positives += count_positives(truth, num_classes)
-            matches, = match_image(truth, detections, image=image)
+            match_images([image])
         except MaskError as error:
-            raise _explained(error, truth, detections) from None
-        parts.append(matches.select(matches.outcome != DROPPED))
-    return Matches.concatenate(parts), positives
-
-
-def _explained(error: MaskError, truth: GroundTruth, detections: Detections) -> UserError:
-    """The error with file and row, found by looking at the image's masks again."""
-    for masks in (truth.masks, detections.masks):
-        if isinstance(masks, LazyMasks):
-            try:
-                measure(masks)
-            except MaskError as found:
-                return masks.explain(found)
-    return UserError(str(error))
+            _, truth, detections = image
+            for masks in (truth.masks, detections.masks):
+                if isinstance(masks, LazyMasks):
+                    try:
+                        measure(masks)
+                    except MaskError as found:
+                        return masks.explain(found)
+            return UserError(str(error))
+    raise AssertionError('images with an error together have none alone')
 
 
 def write_metrics(file: TextIO, result: ChallengeScore, label_map: LabelMap,

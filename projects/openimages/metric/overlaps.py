@@ -65,6 +65,12 @@ class MeasuredMasks:
         """The masks in the given rows, (K,) int."""
         return MeasuredMasks([self.rles[row] for row in rows.tolist()], self.areas[rows])
 
+    @staticmethod
+    def concatenate(parts: Sequence[MeasuredMasks]) -> MeasuredMasks:
+        """All masks of ``parts``, of which there is one at least, in their order."""
+        return MeasuredMasks([rle for part in parts for rle in part.rles],
+                             np.concatenate([part.areas for part in parts]))
+
 
 def measure(masks: Iterable[Rle | None]) -> MeasuredMasks:
     """Areas of the masks of an image, and tight boxes where they are asked for.
@@ -76,17 +82,33 @@ def measure(masks: Iterable[Rle | None]) -> MeasuredMasks:
         MaskError: malformed run lengths, runs that do not fill the image, or more than
             ``MAX_IMAGE_BYTES`` of them.
     """
+    return measure_images([read_masks(masks)])[0]
+
+
+def read_masks(masks: Iterable[Rle | None]) -> list[Rle | None]:
+    """The masks of an image as a list; a MaskError if they have more than ``MAX_IMAGE_BYTES``."""
     rles: list[Rle | None] = []
-    areas = [np.zeros(0, np.int64)]
     size = 0
-    for batch in batches(masks):
-        size += sum(len(rle['counts']) for rle in batch if rle is not None)
+    for rle in masks:
+        rles.append(rle)
+        size += 0 if rle is None else len(rle['counts'])
         if size > MAX_IMAGE_BYTES:
             raise MaskError(f'the masks of one image have more than {MAX_IMAGE_BYTES} bytes of '
                             'run lengths together')
+    return rles
+
+
+def measure_images(images: Sequence[Sequence[Rle | None]]) -> list[MeasuredMasks]:
+    """:func:`measure` for the masks of many images, which takes little more than for one."""
+    rles: list[Rle | None] = []
+    areas = [np.zeros(0, np.int64)]
+    for batch in batches(rle for image in images for rle in image):
         areas.append(_measure_batch(batch))
         rles += batch
-    return MeasuredMasks(rles, np.concatenate(areas))
+    whole = MeasuredMasks(rles, np.concatenate(areas))
+    ends = np.cumsum([len(image) for image in images]).tolist()
+    return [MeasuredMasks(rles[end - len(image):end], whole.areas[end - len(image):end])
+            for image, end in zip(images, ends, strict=True)]
 
 
 def _measure_batch(rles: list[Rle | None]) -> np.ndarray:
@@ -148,38 +170,45 @@ def mask_intersections(first: Sequence[Rle], second: Sequence[Rle],
 
 
 def mask_iou(intersections: np.ndarray, areas: np.ndarray, other_areas: np.ndarray) -> np.ndarray:
-    """(N, M) float32 intersection over union, rounded as the evaluator's float32 masks are."""
+    """Intersection over union, float32, rounded as the evaluator's float32 masks are.
+
+    Args:
+        intersections, areas, other_areas: int, of shapes that broadcast: (P,) each for pairs of
+            masks; (N, M), (N, 1) and (M,) for all of N with all of M.
+    """
     intersections = intersections.astype(np.float32)
-    unions = (areas.astype(np.float32)[:, None] + other_areas.astype(np.float32)[None]
-              - intersections)
+    unions = areas.astype(np.float32) + other_areas.astype(np.float32) - intersections
     return intersections / np.maximum(unions, np.float32(1e-7))
 
 
 def mask_ioa(intersections: np.ndarray, areas: np.ndarray) -> np.ndarray:
-    """(N, M) float32 intersection over the first mask's own area, rounded as the evaluator does."""
-    return (intersections.astype(np.float32)
-            / (areas.astype(np.float32) + np.float32(1e-7))[:, None])
+    """Intersection over the first mask's own area, float32, shapes as for :func:`mask_iou`."""
+    return intersections.astype(np.float32) / (areas.astype(np.float32) + np.float32(1e-7))
 
 
 def box_areas(boxes: np.ndarray) -> np.ndarray:
-    """(N,) float64 areas of (N, 4) boxes."""
-    return (boxes[:, 3] - boxes[:, 2]) * (boxes[:, 1] - boxes[:, 0])
+    """(...) float64 areas of (..., 4) boxes."""
+    return (boxes[..., 3] - boxes[..., 2]) * (boxes[..., 1] - boxes[..., 0])
 
 
 def box_intersections(first: np.ndarray, second: np.ndarray) -> np.ndarray:
-    """(N, M) float64 area that boxes (N, 4) and (M, 4) have in common."""
-    right, left = np.minimum(first[:, None, 1::2], second[None, :, 1::2]), np.maximum(
-        first[:, None, ::2], second[None, :, ::2])
-    sides = np.maximum(0.0, right - left)
+    """Area that boxes have in common, float64.
+
+    Args:
+        first, second: boxes of shapes that broadcast: (P, 4) each for pairs; (N, 1, 4) and (M, 4)
+            for all of N with all of M.
+    """
+    sides = np.maximum(0.0, np.minimum(first[..., 1::2], second[..., 1::2])
+                       - np.maximum(first[..., ::2], second[..., ::2]))
     return sides[..., 1] * sides[..., 0]
 
 
 def box_iou(first: np.ndarray, second: np.ndarray) -> np.ndarray:
-    """(N, M) float64 intersection over union of boxes."""
+    """Intersection over union of boxes, shapes as for :func:`box_intersections`."""
     intersections = box_intersections(first, second)
-    return intersections / (box_areas(first)[:, None] + box_areas(second)[None] - intersections)
+    return intersections / (box_areas(first) + box_areas(second) - intersections)
 
 
 def box_ioa(first: np.ndarray, second: np.ndarray) -> np.ndarray:
-    """(N, M) float64 intersection over the first box's own area."""
-    return box_intersections(first, second) / box_areas(first)[:, None]
+    """Intersection over the first box's own area, shapes as for :func:`box_intersections`."""
+    return box_intersections(first, second) / box_areas(first)
