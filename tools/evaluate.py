@@ -7,6 +7,8 @@ The input flags and the output are those of the TF Object Detection API's
 oid_challenge_evaluation.py; the metrics CSV is the same.
 """
 
+from __future__ import annotations
+
 import argparse
 import json
 import sys
@@ -16,12 +18,12 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from projects.openimages.common.errors import UserError, exit_on_interrupt, run_command
 
-if __name__ == '__main__':
+if __name__ == '__main__':  # worker processes import this file as well, and do without the rest
     exit_on_interrupt()
 
-from projects.openimages.challenge.evaluate import EvaluatorFiles, evaluate_files
-from projects.openimages.common.files import atomic_write
-from projects.openimages.common.json_values import plain_json
+    from projects.openimages.challenge.evaluate import EvaluatorFiles, evaluate_files
+    from projects.openimages.common.files import atomic_write
+    from projects.openimages.common.json_values import plain_json
 
 TRUTH = ('input_annotations_boxes', 'input_annotations_labels', 'input_annotations_segm',
          'input_class_labelmap')

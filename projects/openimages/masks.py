@@ -151,7 +151,7 @@ def _undo_deltas(deltas: np.ndarray, offsets: np.ndarray) -> np.ndarray:
     starts = np.concatenate([first[first < offsets[1:]]
                              for first in (offsets[:-1] + place for place in range(3))])
     for parity in range(2):
-        chain = deltas[parity::2]
+        chain = deltas[parity::2].copy()  # numpy sums five times as fast without gaps
         total = np.cumsum(chain, dtype=chain.dtype)  # may wrap around, and back below
         begin = np.sort(starts[starts % 2 == parity]) // 2
         base = total[begin] - chain[begin]

@@ -19,7 +19,6 @@ import numpy as np
 from projects.openimages.masks import MaskError, Rle
 from projects.openimages.metric.overlaps import (
     MeasuredMasks,
-    box_intersections,
     box_ioa,
     box_iou,
     mask_intersections,
@@ -272,12 +271,13 @@ class _Pairs:
 
     Attributes:
         met: (K,) int, the detections that have any.
-        starts: (K,) int, where their pairs begin.
+        starts, counts: (K,) int, where their pairs begin, and how many there are.
         detection, instance: (P,) int, the pairs.
     """
 
     met: np.ndarray
     starts: np.ndarray
+    counts: np.ndarray
     detection: np.ndarray
     instance: np.ndarray
 
@@ -291,14 +291,13 @@ class _Pairs:
         counts = (last - first)[met]
         starts = np.cumsum(counts) - counts
         within = np.arange(counts.sum()) - np.repeat(starts, counts)
-        return _Pairs(met, starts, np.repeat(met, counts),
+        return _Pairs(met, starts, counts, np.repeat(met, counts),
                       instances[np.repeat(first[met], counts) + within])
 
     def best(self, overlaps: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """(K,) instance with which each detection has most, the first such, and how much."""
         most = np.maximum.reduceat(overlaps, self.starts)
-        counts = np.diff(self.starts, append=len(overlaps))
-        reached = np.flatnonzero(~(overlaps < np.repeat(most, counts)))
+        reached = np.flatnonzero(~(overlaps < np.repeat(most, self.counts)))
         return self.instance[reached[np.searchsorted(reached, self.starts)]], most
 
 
@@ -330,8 +329,8 @@ def _stages(truths: Sequence[GroundTruth], instance_key: np.ndarray, key: np.nda
             overlaps = mask_ioa(common, areas) if absorbs else mask_iou(
                 common, areas, masks.areas[pairs.instance])
         else:
-            overlaps = (box_ioa if absorbs else box_iou)(found.boxes[pairs.detection],
-                                                         boxes[pairs.instance])
+            found_boxes = np.repeat(found.take(pairs.met).boxes, pairs.counts, axis=0)
+            overlaps = (box_ioa if absorbs else box_iou)(found_boxes, boxes[pairs.instance])
         stages.append(_Stage(pairs.met, *pairs.best(overlaps), absorbs,
                              counts=with_mask or not measured))
     return stages
@@ -340,11 +339,13 @@ def _stages(truths: Sequence[GroundTruth], instance_key: np.ndarray, key: np.nda
 def _common_pixels(found: MeasuredMasks, masks: MeasuredMasks, pairs: _Pairs) -> np.ndarray:
     """(P,) int64 pixels that the masks of each pair have in common."""
     common = np.zeros(len(pairs.detection), np.int64)
-    near = box_intersections(found.boxes[pairs.detection], masks.boxes[pairs.instance]) > 0
-    near = np.flatnonzero(np.logical_or.reduceat(near, pairs.starts))
+    first, last = found.spans[pairs.detection].T
+    other_first, other_last = masks.spans[pairs.instance].T
+    near = np.logical_or.reduceat((first < other_last) & (other_first < last), pairs.starts)
+    near = np.flatnonzero(near)
     if not len(near):
         return common
-    counts = np.diff(pairs.starts, append=len(common))[near]
+    counts = pairs.counts[near]
     first = pairs.instance[pairs.starts[near]]  # the same for all of an image and class
     for block in np.split(np.arange(len(near)), np.flatnonzero(np.diff(first)) + 1):
         places = pairs.starts[near[block]][:, None] + np.arange(counts[block[0]])

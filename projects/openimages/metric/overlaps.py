@@ -34,10 +34,12 @@ class MeasuredMasks:
     Attributes:
         rles: N RLEs, None where there was none.
         areas: (N,) int64 in pixels, 0 where there was none.
+        spans: (N, 2) int64, the column-major pixels from which and before which the mask lies.
     """
 
     rles: Sequence[Rle | None]
     areas: np.ndarray
+    spans: np.ndarray
 
     @cached_property
     def boxes(self) -> np.ndarray:
@@ -63,13 +65,15 @@ class MeasuredMasks:
 
     def take(self, rows: np.ndarray) -> MeasuredMasks:
         """The masks in the given rows, (K,) int."""
-        return MeasuredMasks([self.rles[row] for row in rows.tolist()], self.areas[rows])
+        return MeasuredMasks([self.rles[row] for row in rows.tolist()], self.areas[rows],
+                             self.spans[rows])
 
     @staticmethod
     def concatenate(parts: Sequence[MeasuredMasks]) -> MeasuredMasks:
         """All masks of ``parts``, of which there is one at least, in their order."""
         return MeasuredMasks([rle for part in parts for rle in part.rles],
-                             np.concatenate([part.areas for part in parts]))
+                             np.concatenate([part.areas for part in parts]),
+                             np.concatenate([part.spans for part in parts]))
 
 
 def measure(masks: Iterable[Rle | None]) -> MeasuredMasks:
@@ -100,28 +104,30 @@ def read_masks(masks: Iterable[Rle | None]) -> list[Rle | None]:
 
 def measure_images(images: Sequence[Sequence[Rle | None]]) -> list[MeasuredMasks]:
     """:func:`measure` for the masks of many images, which takes little more than for one."""
-    rles: list[Rle | None] = []
-    areas = [np.zeros(0, np.int64)]
-    for batch in batches(rle for image in images for rle in image):
-        areas.append(_measure_batch(batch))
-        rles += batch
-    whole = MeasuredMasks(rles, np.concatenate(areas))
+    parts = [MeasuredMasks([], np.zeros(0, np.int64), np.zeros((0, 2), np.int64))]
+    parts += map(_measure_batch, batches(rle for image in images for rle in image))
+    whole = MeasuredMasks.concatenate(parts)
     ends = np.cumsum([len(image) for image in images]).tolist()
-    return [MeasuredMasks(rles[end - len(image):end], whole.areas[end - len(image):end])
-            for image, end in zip(images, ends, strict=True)]
+    places = [slice(end - len(image), end) for image, end in zip(images, ends, strict=True)]
+    return [MeasuredMasks(whole.rles[place], whole.areas[place], whole.spans[place])
+            for place in places]
 
 
-def _measure_batch(rles: list[Rle | None]) -> np.ndarray:
-    """(N,) int64 areas; masks with unusual runs are replaced in the list."""
-    areas = np.zeros(len(rles), np.int64)
+def _measure_batch(rles: list[Rle | None]) -> MeasuredMasks:
+    """Some masks; those with unusual runs are replaced."""
+    areas, spans = np.zeros(len(rles), np.int64), np.zeros((len(rles), 2), np.int64)
     present = [(n, rle) for n, rle in enumerate(rles) if rle is not None]
     if present:
         sizes = np.array([rle['size'] for _, rle in present], np.int64)
         runs, offsets = decompress_many([rle['counts'] for _, rle in present])
-        areas[[n for n, _ in present]] = _areas(runs, offsets, sizes)
+        rows = [n for n, _ in present]
+        areas[rows] = _areas(runs, offsets, sizes)
+        ends_with_zeros = np.diff(offsets) % 2 == 1
+        spans[rows, 0] = runs[offsets[:-1]]
+        spans[rows, 1] = sizes.prod(axis=1) - ends_with_zeros * runs[offsets[1:] - 1]
         for place, edges in _edges_of_unusual_runs(runs, offsets):
-            rles[present[place][0]] = rle_from_edges(edges, *sizes[place].tolist())
-    return areas
+            rles[rows[place]] = rle_from_edges(edges, *sizes[place].tolist())
+    return MeasuredMasks(rles, areas, spans)
 
 
 def _areas(runs: np.ndarray, offsets: np.ndarray, sizes: np.ndarray) -> np.ndarray:
