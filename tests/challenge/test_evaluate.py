@@ -90,7 +90,8 @@ def test_processes_do_not_change_the_result(many, monkeypatch):
     tables = many.read()
     expected, counted = match_tables(tables, 1)
     assert counted.tolist() == [17, 0] and len(expected) == 3 + 160
-    monkeypatch.delattr('projects.openimages.challenge.match_tables.match_images')  # but in processes
+    # Not in this process:
+    monkeypatch.delattr('projects.openimages.challenge.match_tables.match_images')
     for matches, positives in (match_tables(tables, workers) for workers in (2, 3)):
         assert positives.tolist() == counted.tolist()
         for field in dataclasses.fields(Matches):

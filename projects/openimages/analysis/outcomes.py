@@ -15,9 +15,9 @@ from functools import cached_property
 import numpy as np
 
 from projects.openimages.analysis.causes import Cause, Overlaps, causes, relations
-from projects.openimages.challenge.lazy_masks import LazyMasks
 from projects.openimages.challenge.evaluator_csv import as_pandas_reads
 from projects.openimages.challenge.from_index import IndexGroundTruth
+from projects.openimages.challenge.lazy_masks import LazyMasks
 from projects.openimages.common.errors import UserError
 from projects.openimages.common.parallel import run_in_order
 from projects.openimages.common.progress import progress

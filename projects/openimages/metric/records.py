@@ -1,4 +1,4 @@
-"""What goes into matching and what comes out: ground truth, detections and matches as flat arrays."""
+"""What goes into matching and what comes out: ground truth, detections, matches."""
 
 from __future__ import annotations
 

@@ -169,5 +169,5 @@ class OpenImagesChallengeMetric(BaseMetric):
 
 
 def _on_cpu(values: Any) -> Any:
-    """A tensor on the CPU, so that none waits in a GPU's memory; masks that are RLEs as they are."""
+    """A tensor on the CPU, so that none waits in a GPU's memory; what is none as it is."""
     return values.cpu() if isinstance(values, torch.Tensor) else values
