@@ -117,6 +117,17 @@ def test_masks_of_an_image_may_not_add_up_to_gigabytes(monkeypatch):
     assert len(read) == 4  # the others are not even decoded
 
 
+@settings(deadline=None)
+@given(pixel_masks())
+def test_pixels_of_a_mask_lie_in_its_span(pixels):
+    measured = measure([None, *(rle_from_mask(mask) for mask in pixels)])
+    assert measured.spans[0].tolist() == [0, 0]
+    for (first, last), mask in zip(measured.spans[1:].tolist(), pixels, strict=True):
+        inside = np.flatnonzero(mask.T)
+        if len(inside):
+            assert (first, last) == (inside[0], inside[-1] + 1)
+
+
 def test_missing_masks_have_no_area():
     measured = measure([None, rle_from_mask(np.ones((2, 2), bool)), None])
     assert measured.areas.tolist() == [0, 4, 0]
