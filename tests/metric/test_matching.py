@@ -189,6 +189,14 @@ def test_each_threshold_has_its_own_matches():
     assert high.overlap.tolist() == [np.float32(0.6)]
 
 
+def test_overlap_of_a_false_detection_is_with_masks_where_there_are_any():
+    found = detections((CAT, 0.9, 10, 14), (DOG, 0.9, 10, 14))
+    ground_truth = truth((CAT, 8, 11), (CAT, 10, 20, 'box'), (DOG, 10, 20, 'box'))
+    matches, = match_image(ground_truth, found)
+    assert matches.outcome.tolist() == [FALSE, FALSE]
+    assert matches.overlap.tolist() == np.float32([1 / 6, 0.4]).tolist()
+
+
 def test_masks_of_different_sizes_are_an_error():
     found = Detections(np.array([CAT]), np.array([0.9]), [interval(0, 5, width=10)])
     with pytest.raises(MaskError, match='10 x 1 and 20 x 1'):

@@ -102,7 +102,7 @@ def test_uncompressed_run_lengths_are_read(tmp_path, index, kaggle, results):
 
 
 def test_box_is_tight_where_a_run_is_empty(tmp_path, index, kaggle):
-    counts = compress_counts(np.array([25, 8, 0, 0, HEIGHT * WIDTH - 33]))
+    counts = compress_counts(np.array([25, 8, 16, 0, HEIGHT * WIDTH - 49]))
     kaggle.write_text(kaggle.read_text().replace(encode_text(CAT['counts']), encode_text(counts)))
     write_coco_results(kaggle, tmp_path / 'results.json', index)
     assert json.loads((tmp_path / 'results.json').read_text())[0]['bbox'] == [2, 1, 1, 8]
