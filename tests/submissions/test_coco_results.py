@@ -101,11 +101,11 @@ def test_uncompressed_run_lengths_are_read(tmp_path, index, kaggle, results):
     assert detections(tmp_path / 'back.csv') == detections(kaggle)
 
 
-def test_box_is_tight_where_a_run_is_empty(tmp_path, index, kaggle):
-    counts = compress_counts(np.array([25, 8, 16, 0, HEIGHT * WIDTH - 49]))
+def test_mask_of_empty_runs_only_has_an_empty_box(tmp_path, index, kaggle):
+    counts = compress_counts(np.array([HEIGHT * WIDTH - 2, 0, 2]))  # pycocotools' own: 4 billion
     kaggle.write_text(kaggle.read_text().replace(encode_text(CAT['counts']), encode_text(counts)))
     write_coco_results(kaggle, tmp_path / 'results.json', index)
-    assert json.loads((tmp_path / 'results.json').read_text())[0]['bbox'] == [2, 1, 1, 8]
+    assert json.loads((tmp_path / 'results.json').read_text())[0]['bbox'] == [0, 0, 0, 0]
 
 
 def test_pycocotools_loads_and_scores_the_instances_themselves(tmp_path, index):
