@@ -3,6 +3,8 @@
     python benchmarks/metric_speed.py                      both parts
     python benchmarks/metric_speed.py --images 0           only side by side with the official one
     python benchmarks/metric_speed.py --official-images 0  only the full size
+    python benchmarks/metric_speed.py --peers              only beside COCO evaluators (pip install
+                                                           hotcoco faster-coco-eval)
 
 Images are 1024 x 768 with 300 classes and 100 detections each, all of classes that are verified in
 their image (the worst case: every mask has to be read). Both evaluators read the same CSVs, each in
@@ -13,6 +15,7 @@ are generated before (in --cache) and not timed.
 from __future__ import annotations
 
 import argparse
+import resource
 import subprocess
 import sys
 import time
@@ -28,6 +31,7 @@ from PIL import Image, ImageDraw
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
+from benchmarks.metric_peers import PEERS, is_installed, write_coco_files  # noqa: E402
 from projects.openimages.common.progress import progress  # noqa: E402
 from projects.openimages.masks import encode_text, rle_from_mask  # noqa: E402
 
@@ -134,22 +138,30 @@ def image_rows(image_id: str, rng: np.random.Generator, masks: list[list[Mask]],
 
 @dataclass(frozen=True)
 class Run:
-    """Wall time, and peak memory of the process and its children (shared pages counted once)."""
+    """Wall time, CPU time of the process and its children, and their peak memory (shared pages
+    counted once)."""
 
     seconds: float
+    cpu_seconds: float
     gigabytes: float
 
 
-def run(command: list[str], folder: Path) -> Run:
-    """Score the files in a folder in a process of its own."""
+def evaluator(command: list[str], folder: Path) -> list[str]:
+    """The command that scores the files in a folder."""
     flags = [f'--input_annotations_boxes={folder}/boxes.csv',
              f'--input_annotations_labels={folder}/labels.csv',
              f'--input_annotations_segm={folder}/segmentations.csv',
              f'--input_class_labelmap={folder}/label_map.pbtxt',
              f'--input_predictions={folder}/predictions.csv',
              f'--output_metrics={folder}/{command[-1].replace("/", ".")}.metrics.csv']
+    return [*command, *flags]
+
+
+def run(command: list[str]) -> Run:
+    """Run a Python command in a process of its own."""
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
     start = time.perf_counter()
-    process = psutil.Popen([sys.executable, *command, *flags], cwd=ROOT,
+    process = psutil.Popen([sys.executable, *command], cwd=ROOT,
                            stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     peak = 0
     while process.poll() is None:
@@ -158,7 +170,9 @@ def run(command: list[str], folder: Path) -> Run:
     seconds = time.perf_counter() - start
     if process.returncode:
         raise SystemExit(f'{" ".join(command)} ended with {process.returncode}')
-    return Run(seconds, peak / 1e9)
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    cpu = after.ru_utime - before.ru_utime + after.ru_stime - before.ru_stime
+    return Run(seconds, cpu, peak / 1e9)
 
 
 def memory(process: psutil.Process) -> int:
@@ -187,10 +201,10 @@ def side_by_side(cache: Path, official_images: int, our_images: int) -> None:
     """Seconds an image of both evaluators, start-up subtracted, and whether they agree."""
     one, few = generated(cache, 1), generated(cache, official_images)
     many = generated(cache, our_images)
-    start, start_official = run(OURS, one).seconds, run(OFFICIAL, one).seconds
-    theirs = (run(OFFICIAL, few).seconds - start_official) / (official_images - 1)
-    run(OURS, few)
-    ours = (run(OURS, many).seconds - start) / (our_images - 1)
+    start, start_official = (run(evaluator(command, one)).seconds for command in (OURS, OFFICIAL))
+    theirs = (run(evaluator(OFFICIAL, few)).seconds - start_official) / (official_images - 1)
+    run(evaluator(OURS, few))
+    ours = (run(evaluator(OURS, many)).seconds - start) / (our_images - 1)
     outputs = [(few / f'{command[-1].replace("/", ".")}.metrics.csv').read_bytes()
                for command in (OURS, OFFICIAL)]
     print(f'start-up with one image: {start:.2f} s, official {start_official:.2f} s')
@@ -204,9 +218,37 @@ def full_size(cache: Path, num_images: int) -> None:
     """Time and memory at the size of the challenge's validation set."""
     folder = generated(cache, num_images)
     size = (folder / 'predictions.csv').stat().st_size / 1e9
-    result = run(OURS, folder)
+    result = run(evaluator(OURS, folder))
     print(f'{num_images} images, {num_images * DETECTIONS} masks, predictions of {size:.2f} GB: '
           f'{result.seconds:.1f} s, {result.gigabytes:.2f} GB')
+
+
+def beside_peers(cache: Path, num_images: int, rounds: int) -> None:
+    """Times of this project and of COCO evaluators for the same detections, taken in turn.
+
+    The best of some rounds counts: other work on the machine only adds.
+    """
+    folder = generated(cache, num_images)
+    if not (folder / 'results.json').exists():
+        write_coco_files(folder)
+    commands = {'ours, Open Images rules, CSV': evaluator(OURS, folder)}
+    for peer in PEERS:
+        if is_installed(peer):
+            commands[f'{peer}, COCO rules, JSON'] = ['benchmarks/metric_peers.py', peer,
+                                                     str(folder)]
+        else:
+            print(f'{peer} is not installed: left out (pip install {peer})')
+    runs = [{name: run(command) for name, command in commands.items()} for _ in range(rounds)]
+    print(f'{num_images} images, {num_images * DETECTIONS} masks, start-up included, '
+          f'best of {rounds}:')
+    seconds, cpu, gigabytes = ({name: min(getattr(one[name], value) for one in runs)
+                                for name in commands}
+                               for value in ('seconds', 'cpu_seconds', 'gigabytes'))
+    ours = next(iter(commands))
+    for name in commands:
+        print(f'{name:34s} {seconds[name]:6.2f} s ({seconds[name] / seconds[ours]:.2f} of ours), '
+              f'{cpu[name]:6.2f} s of CPU ({cpu[name] / cpu[ours]:.2f}), '
+              f'{gigabytes[name]:.2f} GB')
 
 
 def main() -> None:
@@ -216,9 +258,16 @@ def main() -> None:
                         help='images for the official evaluator; 0 leaves it out')
     parser.add_argument('--our-images', type=int, default=4000,
                         help='images for this project beside it')
+    parser.add_argument('--peers', action='store_true',
+                        help='only: beside COCO evaluators, on --peer-images images')
+    parser.add_argument('--peer-images', type=int, default=3000)
+    parser.add_argument('--rounds', type=int, default=3, help='of --peers')
     parser.add_argument('--cache', type=Path, default=Path('work_dirs/benchmarks'),
                         help='folder of the generated CSVs (about 1.5 GB at full size)')
     arguments = parser.parse_args()
+    if arguments.peers:
+        beside_peers(arguments.cache, arguments.peer_images, arguments.rounds)
+        return
     if arguments.official_images:
         side_by_side(arguments.cache, arguments.official_images, arguments.our_images)
     if arguments.images:

@@ -7,6 +7,8 @@ The input flags and the output are those of the TF Object Detection API's
 oid_challenge_evaluation.py; the metrics CSV is the same.
 """
 
+from __future__ import annotations
+
 import argparse
 import sys
 from pathlib import Path
@@ -15,12 +17,12 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from projects.openimages.common.errors import UserError, exit_on_interrupt, run_command
 
-if __name__ == '__main__':
+if __name__ == '__main__':  # worker processes import this file as well, and do without the rest
     exit_on_interrupt()
 
-from projects.openimages.challenge.evaluate import EvaluatorFiles, evaluate_files
-from projects.openimages.common.json_values import write_json
-from projects.openimages.common.options import add_json, add_workers
+    from projects.openimages.challenge.evaluate import EvaluatorFiles, evaluate_files
+    from projects.openimages.common.json_values import write_json
+    from projects.openimages.common.options import add_json, add_workers
 
 TRUTH = ('input_annotations_boxes', 'input_annotations_labels', 'input_annotations_segm',
          'input_class_labelmap')

@@ -45,8 +45,9 @@ MAX_PIXELS = 100_000_000
 """Images and masks that claim more are refused before memory is taken; the largest Open Images
 originals have 25M."""
 
-BATCH_BYTES = 1 << 24
-"""Of run lengths that are worked on at once; the masks of an image are rarely a tenth of that."""
+BATCH_BYTES = 1 << 17
+"""Of run lengths that are worked on at once: enough to pay for numpy's calls, little enough to stay
+in a processor's cache, also if it is twenty times as much when looked into."""
 
 # Five bits a group, the group's fifth as sign, so n groups hold [-2**(5n-1), 2**(5n-1)).
 _GROUP_LIMITS = 1 << (5 * np.arange(1, 8, dtype=np.int64) - 1)
@@ -150,7 +151,7 @@ def _undo_deltas(deltas: np.ndarray, offsets: np.ndarray) -> np.ndarray:
     starts = np.concatenate([first[first < offsets[1:]]
                              for first in (offsets[:-1] + place for place in range(3))])
     for parity in range(2):
-        chain = deltas[parity::2]
+        chain = deltas[parity::2].copy()  # numpy sums five times as fast without gaps
         total = np.cumsum(chain, dtype=chain.dtype)  # may wrap around, and back below
         begin = np.sort(starts[starts % 2 == parity]) // 2
         base = total[begin] - chain[begin]

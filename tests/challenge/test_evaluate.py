@@ -14,7 +14,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from projects.openimages.challenge.evaluate import EvaluatorFiles, evaluate_files, match_tables
+from projects.openimages.challenge.evaluate import EvaluatorFiles, evaluate_files
+from projects.openimages.challenge.match_tables import match_tables
 from projects.openimages.common.errors import UserError
 from projects.openimages.metric import Matches
 from tests.challenge.conftest import HEIGHT, WIDTH, square
@@ -67,8 +68,8 @@ def test_kaggle_format_gives_the_same_result(files, tmp_path):
 @pytest.fixture
 def many(files, monkeypatch) -> EvaluatorFiles:
     """Sixteen more images as ``b``, each a task of its own, with detections of many scores."""
-    monkeypatch.setattr('projects.openimages.challenge.evaluate._FEW_DETECTIONS', 0)
-    monkeypatch.setattr('projects.openimages.challenge.evaluate._IMAGES_A_TASK', 1)
+    monkeypatch.setattr('projects.openimages.challenge.match_tables._FEW_DETECTIONS', 0)
+    monkeypatch.setattr('projects.openimages.challenge.match_tables._IMAGES_A_TASK', 1)
     for image in 'cdefghijklmnopqr':
         append(files.input_annotations_boxes, f'{image},/m/cat,0.5,1.0,0.0,1.0,0')
         append(files.input_annotations_labels, f'{image},/m/dog,0')
@@ -89,7 +90,8 @@ def test_processes_do_not_change_the_result(many, monkeypatch):
     tables = many.read()
     expected, counted = match_tables(tables, 1)
     assert counted.tolist() == [17, 0] and len(expected) == 3 + 160
-    monkeypatch.delattr('projects.openimages.challenge.evaluate.match_image')  # but in processes
+    # Not in this process:
+    monkeypatch.delattr('projects.openimages.challenge.match_tables.match_images')
     for matches, positives in (match_tables(tables, workers) for workers in (2, 3)):
         assert positives.tolist() == counted.tolist()
         for field in dataclasses.fields(Matches):

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from projects.openimages.challenge.evaluate import evaluate_files
 from tests.evaluation.parity_cases import (
     BOX_HEAD,
     FOUND_BOX_HEAD,
@@ -93,3 +94,43 @@ CASES = {
 def test_fixed_case_has_the_official_numbers(name):
     compare_files(CASES[name])
     compare_in_memory(CASES[name])
+
+
+VCM_LABEL_MAP = """item {
+  name: "person"
+  id: 1
+  display_name: "person"
+}
+item {
+  name: "traffic_light"
+  id: 10
+  display_name: "traffic light"
+}
+"""
+VCM_LABELS = lines('ImageID,LabelName,Confidence', '00ab,person,1', '00ab,traffic_light,0',
+                   '01cd,traffic_light,1')
+VCM_BOXES = ('00ab,person,0.0,0.5,0.0,1.0,0', '00ab,person,0.5,1.0,0.0,1.0,1',
+             '01cd,traffic_light,0.25,0.75,0.0,1.0,0')
+VCM_FOUND = (('00ab,person,0.9', 0, 4), ('00ab,person,0.8', 5, 7),
+             ('00ab,traffic_light,0.7', 0, 4), ('01cd,traffic_light,0.6', 2, 6))
+
+
+@pytest.mark.parametrize('with_masks', [False, True])
+def test_ground_truth_of_video_coding_evaluations_goes_through_unchanged(with_masks, tmp_path):
+    """MPEG's files: classes by name, no hierarchy, and predictions with boxes and masks at once."""
+    found_head = 'ImageID,LabelName,Score,XMin,XMax,YMin,YMax'
+    predictions = [f'{start},{left / 8},{right / 8},0.0,1.0' for start, left, right in VCM_FOUND]
+    segmentations = None
+    if with_masks:
+        found_head += ',ImageWidth,ImageHeight,Mask'
+        predictions = [f'{row},8,1,{interval(left, right, 8)}' for row, (_, left, right)
+                       in zip(predictions, VCM_FOUND, strict=True)]
+        segmentations = lines(MASK_HEAD, *(
+            '{},{},8,1,{},{},{},{},{},'.format(*box.split(',')) + interval(left, right, 8)
+            for box, left, right in ((VCM_BOXES[0], 0, 4), (VCM_BOXES[2], 2, 6))))
+    case = Case(VCM_LABEL_MAP, lines('ImageID,LabelName,XMin,XMax,YMin,YMax,IsGroupOf', *VCM_BOXES),
+                VCM_LABELS, segmentations, lines(found_head, *predictions))
+    compare_files(case)
+    result = evaluate_files(case.write(tmp_path))
+    # The detection of a light that is verified absent in 00ab ranks above the right one in 01cd.
+    assert result.average_precisions[[0, 9]].tolist() == [1.0, 0.5]

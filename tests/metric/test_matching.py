@@ -13,6 +13,7 @@ from projects.openimages.metric import (
     GroundTruth,
     Matches,
     match_image,
+    match_images,
 )
 
 WIDTH = 20
@@ -188,6 +189,14 @@ def test_each_threshold_has_its_own_matches():
     assert high.overlap.tolist() == [np.float32(0.6)]
 
 
+def test_overlap_of_a_false_detection_is_with_masks_where_there_are_any():
+    found = detections((CAT, 0.9, 10, 14), (DOG, 0.9, 10, 14))
+    ground_truth = truth((CAT, 8, 11), (CAT, 10, 20, 'box'), (DOG, 10, 20, 'box'))
+    matches, = match_image(ground_truth, found)
+    assert matches.outcome.tolist() == [FALSE, FALSE]
+    assert matches.overlap.tolist() == np.float32([1 / 6, 0.4]).tolist()
+
+
 def test_masks_of_different_sizes_are_an_error():
     found = Detections(np.array([CAT]), np.array([0.9]), [interval(0, 5, width=10)])
     with pytest.raises(MaskError, match='10 x 1 and 20 x 1'):
@@ -218,3 +227,47 @@ def test_no_detections_and_no_ground_truth_give_no_matches():
     matches, = match_image(truth(), Detections(np.zeros(0, int), np.zeros(0), []))
     assert len(matches) == 0
     assert len(Matches.concatenate([])) == 0
+    assert [len(part) for part in match_images([], (0.5, 0.6))] == [0, 0]
+
+
+def random_images(rng, number):
+    """Images with every kind of instance, equal scores, and some with nothing at all."""
+    for image in range(number):
+        instances = [(int(rng.integers(3)), start, start + 5, *rng.choice(
+            ['box', 'group', 'plain'], 2, replace=False).tolist())
+            for start in rng.integers(0, 15, rng.integers(0, 6)).tolist()]
+        found = [(int(rng.integers(4)), int(rng.integers(4)) / 4, start,
+                  start + int(rng.integers(6)))
+                 for start in rng.integers(0, 15, rng.integers(0, 9)).tolist()]
+        yield 10 * image, truth(*instances, verified=rng.integers(0, 4, 1)), detections(*found)
+
+
+@pytest.mark.parametrize('batch', [1, 60, 1 << 19])
+def test_images_together_match_as_each_alone(monkeypatch, batch):
+    monkeypatch.setattr('projects.openimages.metric.matching.BATCH', batch)
+    images = list(random_images(np.random.default_rng(7), 60))
+    together = match_images(images, (0.5, 0.75))
+    alone = [match_image(one, found, (0.5, 0.75), image=number) for number, one, found in images]
+    for whole, parts in zip(together, zip(*alone, strict=True), strict=True):
+        assert {*whole.outcome.tolist()} == {DROPPED, FALSE, TRUE, IGNORED}
+        expected = Matches.concatenate(parts)
+        for name in vars(expected):
+            np.testing.assert_array_equal(getattr(whole, name), getattr(expected, name))
+
+
+def test_ground_truth_measured_together_is_what_each_is_alone():
+    truths = [one for _, one, _ in random_images(np.random.default_rng(8), 20)]
+    again = [one for _, one, _ in random_images(np.random.default_rng(8), 20)]
+    GroundTruth.measure_together([*truths, truth(with_masks=False)])
+    for one, other in zip(truths, again, strict=True):
+        assert 'measured' in vars(one) and 'measured' not in vars(other)
+        assert one.measured.rles == other.measured.rles
+        assert one.measured.areas.tolist() == other.measured.areas.tolist()
+
+
+def test_images_with_and_without_masks_do_not_go_together():
+    images = [(0, truth((CAT, 0, 10)), detections((CAT, 0.9, 0, 10))),
+              (1, truth((CAT, 0, 10), with_masks=False),
+               Detections(np.array([CAT]), np.array([0.5]), boxes=np.array([[0, 1, 0, 1]])))]
+    with pytest.raises(ValueError, match='of some images with masks, of others without'):
+        match_images(images)

@@ -84,8 +84,9 @@ def test_mask_overlaps_are_float32():
 def test_box_overlaps():
     first = np.array([[0.0, 0.5, 0.0, 1.0]])
     second = np.array([[0.25, 0.75, 0.0, 1.0], [0.5, 1.0, 0.0, 1.0]])
-    assert box_iou(first, second).tolist() == [[1 / 3, 0.0]]
-    assert box_ioa(first, second).tolist() == [[0.5, 0.0]]
+    assert box_iou(first, second).tolist() == [1 / 3, 0.0]
+    assert box_ioa(first, second).tolist() == [0.5, 0.0]
+    assert box_iou(second[:, None], first).tolist() == [[1 / 3], [0.0]]
 
 
 @pytest.mark.parametrize('limit', [1, 7, 1000])
@@ -114,6 +115,17 @@ def test_masks_of_an_image_may_not_add_up_to_gigabytes(monkeypatch):
     with pytest.raises(MaskError, match='masks of one image have more than'):
         measure(masks)
     assert len(read) == 4  # the others are not even decoded
+
+
+@settings(deadline=None)
+@given(pixel_masks())
+def test_pixels_of_a_mask_lie_in_its_span(pixels):
+    measured = measure([None, *(rle_from_mask(mask) for mask in pixels)])
+    assert measured.spans[0].tolist() == [0, 0]
+    for (first, last), mask in zip(measured.spans[1:].tolist(), pixels, strict=True):
+        inside = np.flatnonzero(mask.T)
+        if len(inside):
+            assert (first, last) == (inside[0], inside[-1] + 1)
 
 
 def test_missing_masks_have_no_area():

@@ -116,15 +116,15 @@ class Overlaps:
         if len(with_mask):
             common = np.zeros((len(rows), len(with_mask)), np.int64)
             near = np.flatnonzero(box_intersections(
-                found.boxes, measured.boxes[with_mask]).any(axis=1))
+                found.boxes[:, None], measured.boxes[with_mask]).any(axis=1))
             common[near] = mask_intersections(found.present(near), measured.present(with_mask),
                                               found.areas[near])
-            result[:, masked] = np.where(truth.is_group_of[with_mask],
-                                         mask_ioa(common, found.areas),
-                                         mask_iou(common, found.areas, measured.areas[with_mask]))
-        boxes = truth.boxes[box_only]
-        result[:, ~masked] = np.where(truth.is_group_of[box_only], box_ioa(found.boxes, boxes),
-                                      box_iou(found.boxes, boxes))
+            areas = found.areas[:, None]
+            result[:, masked] = np.where(truth.is_group_of[with_mask], mask_ioa(common, areas),
+                                         mask_iou(common, areas, measured.areas[with_mask]))
+        found_boxes, boxes = found.boxes[:, None], truth.boxes[box_only]
+        result[:, ~masked] = np.where(truth.is_group_of[box_only], box_ioa(found_boxes, boxes),
+                                      box_iou(found_boxes, boxes))
         return result[:, self._copies]
 
 

@@ -15,9 +15,9 @@ from functools import cached_property
 import numpy as np
 
 from projects.openimages.analysis.causes import Cause, Overlaps, causes, relations
-from projects.openimages.challenge.csv_masks import LazyMasks
 from projects.openimages.challenge.evaluator_csv import as_pandas_reads
 from projects.openimages.challenge.from_index import IndexGroundTruth
+from projects.openimages.challenge.lazy_masks import LazyMasks
 from projects.openimages.common.errors import UserError
 from projects.openimages.common.parallel import run_in_order
 from projects.openimages.common.progress import progress
@@ -249,8 +249,8 @@ class _Found:
         assert scores is not None  # all are numbers
         class_ids = np.array([space.ids[item.mid] for item in items], np.int64)
         verified = np.isin(class_ids, np.concatenate((truth.verified, truth.class_ids)))
-        lazy = LazyMasks([item.mask.encode() if seen else None for item, seen
-                          in zip(items, verified.tolist(), strict=True)],
-                         image.height, image.width, path, np.full(len(items), image.row))
+        lazy = LazyMasks.of([item.mask.encode() if seen else None for item, seen
+                             in zip(items, verified.tolist(), strict=True)],
+                            image.height, image.width, path, np.full(len(items), image.row))
         masks: list[Rle | None] = list(lazy)
         return _Found(Detections(class_ids, scores, masks), verified, measure(masks))

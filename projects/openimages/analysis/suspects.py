@@ -119,11 +119,12 @@ def _labels_here(index: PreparedIndex, image: int,
     instances = index.instance_rows(image)
     truth = measure(cast(list[Rle | None], index.masks(image)))
     boxes = np.ascontiguousarray(index.boxes[instances])
-    overlap = box_iou(masks.boxes, boxes)
+    overlap = box_iou(masks.boxes[:, None], boxes)
     masked, present = np.flatnonzero(truth.areas > 0), np.flatnonzero(masks.areas > 0)
     common = mask_intersections(masks.present(present), truth.present(masked),
                                 masks.areas[present])
-    overlap[np.ix_(present, masked)] = mask_iou(common, masks.areas[present], truth.areas[masked])
+    overlap[np.ix_(present, masked)] = mask_iou(common, masks.areas[present, None],
+                                                truth.areas[masked])
     overlap = np.column_stack((np.full(len(overlap), 0.5 - 1e-9), overlap))
     best = overlap.argmax(axis=1)
     classes = np.append(-1, index.class_ids[instances])[best]

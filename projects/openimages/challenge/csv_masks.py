@@ -1,20 +1,15 @@
-"""The masks of an evaluator's CSV: kept as text, decoded one by one.
+"""The masks of an evaluator's CSV, kept as text.
 
-In: the text column and the size columns of a file. Out: :class:`LazyMasks`, the masks of an image,
-each decoded when it is asked for; a malformed one is a UserError with file and row.
+In: the text column and the size columns of a file. Out: :class:`LazyMasks`, the masks of an image.
 """
 
 from __future__ import annotations
-
-import os
-from collections.abc import Sequence
 
 import numpy as np
 import pyarrow as pa
 
 from projects.openimages.challenge.evaluator_csv import EvaluatorCsv
-from projects.openimages.common.errors import UserError
-from projects.openimages.masks import MaskError, Rle, check_sizes, inflate_text
+from projects.openimages.challenge.lazy_masks import LazyMasks
 
 SIZE_COLUMNS = ('ImageWidth', 'ImageHeight')
 
@@ -51,59 +46,16 @@ class MaskColumn:
         """The masks in the given rows (N,) of an image; row -1 has none."""
         places = np.flatnonzero(rows >= 0)
         places = places[self.present[rows[places]]]
-        texts: list[bytes | None] = [None] * len(rows)
         lines = np.zeros(len(rows), np.int64)
-        for place in places.tolist():
-            texts[place] = self._texts[rows[place]]
         lines[places] = self._file.lines[self._file_rows[rows[places]]]
+        lengths = np.full(len(rows), -1, np.int64)
+        text, lengths[places] = self._texts.join(rows[places])
         height, width = self.sizes[rows[places[0]]].tolist() if len(places) else (0, 0)
-        return LazyMasks(texts, height, width, self._file.path, lines)
-
-
-class LazyMasks(Sequence[Rle | None]):
-    """The masks of an image, each decoded when it is asked for, without a look into its runs.
-
-    Args:
-        texts: N mask texts, None where there is no mask.
-        height, width: the image's size.
-        path: the file that they are from, and ``lines`` (N,) in it, for the error message.
-    """
-
-    def __init__(self, texts: list[bytes | None], height: int, width: int,
-                 path: str | os.PathLike, lines: np.ndarray) -> None:
-        self._texts, self._height, self._width = texts, height, width
-        self._path, self._lines = path, lines
-
-    def __len__(self) -> int:
-        return len(self._texts)
-
-    def __getitem__(self, place: int) -> Rle | None:  # type: ignore[override]  # no slices
-        text = self._texts[place]
-        if text is None:
-            return None
-        try:
-            counts = inflate_text(text, self._height, self._width)
-        except MaskError as error:
-            raise self._error(place, error) from None
-        return {'size': [self._height, self._width], 'counts': counts}
-
-    def explain(self, error: MaskError) -> UserError:
-        """The error about the first malformed mask; where each alone is right, about the first."""
-        present = [place for place, text in enumerate(self._texts) if text is not None]
-        for place in present:
-            mask = self[place]
-            try:
-                check_sizes([mask] if mask else [])
-            except MaskError as alone:
-                return self._error(place, alone)
-        return self._error(present[0], error)
-
-    def _error(self, place: int, error: MaskError) -> UserError:
-        return UserError(str(error), path=self._path, row=int(self._lines[place]))
+        return LazyMasks(text, lengths, height, width, self._file.path, lines)
 
 
 class TextColumn:
-    """Long texts of a column, handed out as bytes without making strings of all of them.
+    """Long texts of a column, handed out as bytes without making strings of them.
 
     Args:
         column: (N,) text.
@@ -125,5 +77,13 @@ class TextColumn:
         self.is_null = column.is_null().combine_chunks().to_numpy(zero_copy_only=False) \
             if len(column) else np.zeros(0, bool)
 
-    def __getitem__(self, row: int) -> bytes:
-        return self._buffers[self._chunk_of[row]][self._starts[row]:self._stops[row]].tobytes()
+    def join(self, rows: np.ndarray) -> tuple[bytes, np.ndarray]:
+        """The texts in the given rows (K,), one behind the other, and their (K,) lengths."""
+        starts, stops, chunks = self._starts[rows], self._stops[rows], self._chunk_of[rows]
+        # Rows that follow each other in the file are one piece of memory.
+        begins = np.flatnonzero((starts[1:] != stops[:-1]) | (chunks[1:] != chunks[:-1])) + 1
+        firsts = np.concatenate(([0], begins))[:len(rows)]
+        lasts = np.append(begins, len(rows))[:len(firsts)] - 1
+        text = b''.join(self._buffers[chunk][start:stop] for chunk, start, stop in zip(
+            chunks[firsts].tolist(), starts[firsts].tolist(), stops[lasts].tolist(), strict=True))
+        return text, stops - starts

@@ -15,26 +15,12 @@ from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import TextIO
 
-import numpy as np
-
-from projects.openimages.challenge.csv_masks import LazyMasks
 from projects.openimages.challenge.csv_tables import ChallengeTables, LabelMap
+from projects.openimages.challenge.match_tables import match_tables
 from projects.openimages.common.errors import UserError
 from projects.openimages.common.files import atomic_write, open_regular
-from projects.openimages.common.parallel import run_in_order, worker_count
-from projects.openimages.common.progress import progress
-from projects.openimages.masks import MaskError
-from projects.openimages.metric import (
-    DROPPED,
-    ChallengeScore,
-    Detections,
-    GroundTruth,
-    Matches,
-    count_positives,
-    match_image,
-    measure,
-    score,
-)
+from projects.openimages.common.parallel import worker_count
+from projects.openimages.metric import ChallengeScore, score
 
 _HELP = {
     'input_annotations_boxes': 'ground-truth boxes, hierarchically expanded (CSV)',
@@ -44,8 +30,6 @@ _HELP = {
     'output_metrics': 'names and values (CSV), written',
     'input_annotations_segm': 'ground-truth masks (CSV); without it, boxes are evaluated',
 }
-_IMAGES_A_TASK = 128
-_FEW_DETECTIONS = 20_000  # for so many, starting processes costs more than it saves
 
 
 @dataclass(frozen=True)
@@ -124,64 +108,6 @@ def evaluate_files(files: EvaluatorFiles, workers: int | None = None) -> Challen
 
 def _open_output(path: str | None) -> AbstractContextManager[TextIO | None]:
     return nullcontext() if path is None else atomic_write(path, newline='')
-
-
-_Image = tuple[int, GroundTruth, Detections]
-
-
-def match_tables(tables: ChallengeTables, workers: int) -> tuple[Matches, np.ndarray]:
-    """Match all images in so many processes.
-
-    Returns:
-        The matches of all detections that count, ``image`` being the place in ``tables.images``,
-        and the (C,) instances to be found.
-    """
-    number = len(tables.images)
-    tasks = [range(start, min(start + _IMAGES_A_TASK, number))
-             for start in range(0, number, _IMAGES_A_TASK)]
-    if len(tables.predictions.scores) < _FEW_DETECTIONS:
-        workers = 1
-    num_classes = tables.label_map.num_classes
-    positives = np.zeros(num_classes, np.int64)
-    parts = []
-    results = run_in_order(_match_images, (_cut(tables, images) for images in tasks), workers,
-                           len(tasks), shared=num_classes)
-    with progress(total=number, desc='images', unit='img') as bar:
-        for images, (matches, found) in zip(tasks, results, strict=True):
-            parts.append(matches)
-            positives += found
-            bar.update(len(images))
-    return Matches.concatenate(parts), positives
-
-
-def _cut(tables: ChallengeTables, images: range) -> list[_Image]:
-    """Some images with all that matching needs of them, mask texts as they are in the files."""
-    return [(image, tables.truth.image(image), tables.predictions.image(image))
-            for image in images]
-
-
-def _match_images(num_classes: int, images: list[_Image]) -> tuple[Matches, np.ndarray]:
-    positives = np.zeros(num_classes, np.int64)
-    parts = []
-    for image, truth, detections in images:
-        try:
-            positives += count_positives(truth, num_classes)
-            matches, = match_image(truth, detections, image=image)
-        except MaskError as error:
-            raise _explained(error, truth, detections) from None
-        parts.append(matches.select(matches.outcome != DROPPED))
-    return Matches.concatenate(parts), positives
-
-
-def _explained(error: MaskError, truth: GroundTruth, detections: Detections) -> UserError:
-    """The error with file and row, found by looking at the image's masks again."""
-    for masks in (truth.masks, detections.masks):
-        if isinstance(masks, LazyMasks):
-            try:
-                measure(masks)
-            except MaskError as found:
-                return masks.explain(found)
-    return UserError(str(error))
 
 
 def write_metrics(file: TextIO, result: ChallengeScore, label_map: LabelMap,

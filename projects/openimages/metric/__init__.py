@@ -11,7 +11,7 @@ rounding included, so array order, number types and sort calls here are part of 
    boxes and masks are joined and ordered as the evaluator joins them (:func:`join_boxes_and_masks`
    in ``ordering``).
 2. A detection counts only where its class is verified in the image, by an image label of either
-   sign or by an instance; others are dropped (:func:`match_image`).
+   sign or by an instance; others are dropped (:func:`match_images`).
 3. A detection's box is the tight box of its mask; an empty mask is dropped (:func:`measure`).
 4. In descending score, each detection goes to the instance mask of its class with the largest
    IoU. From 0.5 on it takes it, true positive, if it is still free; it looks for no second best.
@@ -42,19 +42,18 @@ Example:
     1.0
 """
 
-from projects.openimages.metric.matching import (
+from projects.openimages.metric.matching import OFFICIAL_THRESHOLD, match_image, match_images
+from projects.openimages.metric.ordering import join_boxes_and_masks
+from projects.openimages.metric.overlaps import MeasuredMasks, measure
+from projects.openimages.metric.records import (
     DROPPED,
     FALSE,
     IGNORED,
-    OFFICIAL_THRESHOLD,
     TRUE,
     Detections,
     GroundTruth,
     Matches,
-    match_image,
 )
-from projects.openimages.metric.ordering import join_boxes_and_masks
-from projects.openimages.metric.overlaps import MeasuredMasks, measure
 from projects.openimages.metric.results import SORT_KEYS, ChallengeScore, mean_over
 from projects.openimages.metric.scoring import (
     average_precision,
@@ -80,6 +79,7 @@ __all__ = [
     'count_positives',
     'join_boxes_and_masks',
     'match_image',
+    'match_images',
     'mean_over',
     'measure',
     'per_class',

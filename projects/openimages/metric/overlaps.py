@@ -34,10 +34,12 @@ class MeasuredMasks:
     Attributes:
         rles: N RLEs, None where there was none.
         areas: (N,) int64 in pixels, 0 where there was none.
+        spans: (N, 2) int64, the column-major pixels from which and before which the mask lies.
     """
 
     rles: Sequence[Rle | None]
     areas: np.ndarray
+    spans: np.ndarray
 
     @cached_property
     def boxes(self) -> np.ndarray:
@@ -63,7 +65,15 @@ class MeasuredMasks:
 
     def take(self, rows: np.ndarray) -> MeasuredMasks:
         """The masks in the given rows, (K,) int."""
-        return MeasuredMasks([self.rles[row] for row in rows.tolist()], self.areas[rows])
+        return MeasuredMasks([self.rles[row] for row in rows.tolist()], self.areas[rows],
+                             self.spans[rows])
+
+    @staticmethod
+    def concatenate(parts: Sequence[MeasuredMasks]) -> MeasuredMasks:
+        """All masks of ``parts``, of which there is one at least, in their order."""
+        return MeasuredMasks([rle for part in parts for rle in part.rles],
+                             np.concatenate([part.areas for part in parts]),
+                             np.concatenate([part.spans for part in parts]))
 
 
 def measure(masks: Iterable[Rle | None]) -> MeasuredMasks:
@@ -76,30 +86,48 @@ def measure(masks: Iterable[Rle | None]) -> MeasuredMasks:
         MaskError: malformed run lengths, runs that do not fill the image, or more than
             ``MAX_IMAGE_BYTES`` of them.
     """
+    return measure_images([read_masks(masks)])[0]
+
+
+def read_masks(masks: Iterable[Rle | None]) -> list[Rle | None]:
+    """The masks of an image as a list; a MaskError if they have more than ``MAX_IMAGE_BYTES``."""
     rles: list[Rle | None] = []
-    areas = [np.zeros(0, np.int64)]
     size = 0
-    for batch in batches(masks):
-        size += sum(len(rle['counts']) for rle in batch if rle is not None)
+    for rle in masks:
+        rles.append(rle)
+        size += 0 if rle is None else len(rle['counts'])
         if size > MAX_IMAGE_BYTES:
             raise MaskError(f'the masks of one image have more than {MAX_IMAGE_BYTES} bytes of '
                             'run lengths together')
-        areas.append(_measure_batch(batch))
-        rles += batch
-    return MeasuredMasks(rles, np.concatenate(areas))
+    return rles
 
 
-def _measure_batch(rles: list[Rle | None]) -> np.ndarray:
-    """(N,) int64 areas; masks with unusual runs are replaced in the list."""
-    areas = np.zeros(len(rles), np.int64)
+def measure_images(images: Sequence[Sequence[Rle | None]]) -> list[MeasuredMasks]:
+    """:func:`measure` for the masks of many images, which takes little more than for one."""
+    parts = [MeasuredMasks([], np.zeros(0, np.int64), np.zeros((0, 2), np.int64))]
+    parts += map(_measure_batch, batches(rle for image in images for rle in image))
+    whole = MeasuredMasks.concatenate(parts)
+    ends = np.cumsum([len(image) for image in images]).tolist()
+    places = [slice(end - len(image), end) for image, end in zip(images, ends, strict=True)]
+    return [MeasuredMasks(whole.rles[place], whole.areas[place], whole.spans[place])
+            for place in places]
+
+
+def _measure_batch(rles: list[Rle | None]) -> MeasuredMasks:
+    """Some masks; those with unusual runs are replaced."""
+    areas, spans = np.zeros(len(rles), np.int64), np.zeros((len(rles), 2), np.int64)
     present = [(n, rle) for n, rle in enumerate(rles) if rle is not None]
     if present:
         sizes = np.array([rle['size'] for _, rle in present], np.int64)
         runs, offsets = decompress_many([rle['counts'] for _, rle in present])
-        areas[[n for n, _ in present]] = _areas(runs, offsets, sizes)
+        rows = [n for n, _ in present]
+        areas[rows] = _areas(runs, offsets, sizes)
+        ends_with_zeros = np.diff(offsets) % 2 == 1
+        spans[rows, 0] = runs[offsets[:-1]]
+        spans[rows, 1] = sizes.prod(axis=1) - ends_with_zeros * runs[offsets[1:] - 1]
         for place, edges in _edges_of_unusual_runs(runs, offsets):
-            rles[present[place][0]] = rle_from_edges(edges, *sizes[place].tolist())
-    return areas
+            rles[rows[place]] = rle_from_edges(edges, *sizes[place].tolist())
+    return MeasuredMasks(rles, areas, spans)
 
 
 def _areas(runs: np.ndarray, offsets: np.ndarray, sizes: np.ndarray) -> np.ndarray:
@@ -148,38 +176,45 @@ def mask_intersections(first: Sequence[Rle], second: Sequence[Rle],
 
 
 def mask_iou(intersections: np.ndarray, areas: np.ndarray, other_areas: np.ndarray) -> np.ndarray:
-    """(N, M) float32 intersection over union, rounded as the evaluator's float32 masks are."""
+    """Intersection over union, float32, rounded as the evaluator's float32 masks are.
+
+    Args:
+        intersections, areas, other_areas: int, of shapes that broadcast: (P,) each for pairs of
+            masks; (N, M), (N, 1) and (M,) for all of N with all of M.
+    """
     intersections = intersections.astype(np.float32)
-    unions = (areas.astype(np.float32)[:, None] + other_areas.astype(np.float32)[None]
-              - intersections)
+    unions = areas.astype(np.float32) + other_areas.astype(np.float32) - intersections
     return intersections / np.maximum(unions, np.float32(1e-7))
 
 
 def mask_ioa(intersections: np.ndarray, areas: np.ndarray) -> np.ndarray:
-    """(N, M) float32 intersection over the first mask's own area, rounded as the evaluator does."""
-    return (intersections.astype(np.float32)
-            / (areas.astype(np.float32) + np.float32(1e-7))[:, None])
+    """Intersection over the first mask's own area, float32, shapes as for :func:`mask_iou`."""
+    return intersections.astype(np.float32) / (areas.astype(np.float32) + np.float32(1e-7))
 
 
 def box_areas(boxes: np.ndarray) -> np.ndarray:
-    """(N,) float64 areas of (N, 4) boxes."""
-    return (boxes[:, 3] - boxes[:, 2]) * (boxes[:, 1] - boxes[:, 0])
+    """(...) float64 areas of (..., 4) boxes."""
+    return (boxes[..., 3] - boxes[..., 2]) * (boxes[..., 1] - boxes[..., 0])
 
 
 def box_intersections(first: np.ndarray, second: np.ndarray) -> np.ndarray:
-    """(N, M) float64 area that boxes (N, 4) and (M, 4) have in common."""
-    right, left = np.minimum(first[:, None, 1::2], second[None, :, 1::2]), np.maximum(
-        first[:, None, ::2], second[None, :, ::2])
-    sides = np.maximum(0.0, right - left)
+    """Area that boxes have in common, float64.
+
+    Args:
+        first, second: boxes of shapes that broadcast: (P, 4) each for pairs; (N, 1, 4) and (M, 4)
+            for all of N with all of M.
+    """
+    sides = np.maximum(0.0, np.minimum(first[..., 1::2], second[..., 1::2])
+                       - np.maximum(first[..., ::2], second[..., ::2]))
     return sides[..., 1] * sides[..., 0]
 
 
 def box_iou(first: np.ndarray, second: np.ndarray) -> np.ndarray:
-    """(N, M) float64 intersection over union of boxes."""
+    """Intersection over union of boxes, shapes as for :func:`box_intersections`."""
     intersections = box_intersections(first, second)
-    return intersections / (box_areas(first)[:, None] + box_areas(second)[None] - intersections)
+    return intersections / (box_areas(first) + box_areas(second) - intersections)
 
 
 def box_ioa(first: np.ndarray, second: np.ndarray) -> np.ndarray:
-    """(N, M) float64 intersection over the first box's own area."""
-    return box_intersections(first, second) / box_areas(first)[:, None]
+    """Intersection over the first box's own area, shapes as for :func:`box_intersections`."""
+    return box_intersections(first, second) / box_areas(first)

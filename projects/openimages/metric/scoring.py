@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from projects.openimages.metric.matching import FALSE, IGNORED, TRUE, GroundTruth, Matches
+from projects.openimages.metric.records import FALSE, IGNORED, TRUE, GroundTruth, Matches
 from projects.openimages.metric.results import ChallengeScore
 
 

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import threading
 
 import numpy as np
 import pytest
@@ -10,7 +11,8 @@ import torch
 from projects.openimages.challenge.evaluate import EvaluatorFiles, evaluate_files
 from projects.openimages.common.errors import UserError
 from projects.openimages.data.export.tf_ground_truth import write_tf_ground_truth
-from projects.openimages.masks import encode_text, rle_from_mask
+from projects.openimages.masks import MaskError, encode_text, rle_from_mask
+from projects.openimages.metric import match_image
 from projects.openimages.mm.evaluation.challenge_metric import OpenImagesChallengeMetric
 from projects.openimages.submissions.formats import score_text
 from projects.openimages.submissions.selection import select_detections
@@ -82,9 +84,65 @@ def test_groups_and_thresholds_are_reported(index):
     assert 0 < metrics['openimages/mAP_50_95'] < metrics['openimages/mAP']
 
 
+@pytest.fixture
+def held_up(monkeypatch):
+    """Matching waits until this event is set."""
+    event = threading.Event()
+
+    def match(*args, **options):
+        assert event.wait(60)
+        return match_image(*args, **options)
+
+    monkeypatch.setattr('projects.openimages.mm.evaluation.challenge_metric.match_image', match)
+    yield event
+    event.set()
+
+
+def test_model_goes_on_while_images_are_matched(index, held_up):
+    metric = OpenImagesChallengeMetric(index.path)
+    for sample in samples(metric, range(SIZE)):
+        metric.process(None, [sample])
+    assert metric.results == []
+    held_up.set()
+    assert metric.evaluate(SIZE) == evaluate(index.path, range(SIZE), SIZE)
+
+
+def test_only_so_many_images_wait(index, held_up, monkeypatch):
+    monkeypatch.setattr('projects.openimages.mm.evaluation.challenge_metric._WAITING', 2)
+    metric = OpenImagesChallengeMetric(index.path)
+    handed_in = []
+
+    def model():
+        for sample in samples(metric, range(SIZE)):
+            metric.process(None, [sample])
+            handed_in.append(sample)
+
+    thread = threading.Thread(target=model)
+    thread.start()
+    thread.join(1)
+    assert thread.is_alive() and len(handed_in) == 3  # one is being matched
+    held_up.set()
+    thread.join(60)
+    assert metric.evaluate(SIZE) == evaluate(index.path, range(SIZE), SIZE)
+
+
+@pytest.mark.parametrize('position', [0, SIZE - 1])
+def test_error_of_the_matching_thread_surfaces(index, position):
+    metric = OpenImagesChallengeMetric(index.path)
+    batch = list(samples(metric, range(SIZE)))
+    batch[position]['pred_instances']['masks'] = torch.ones((1, 3, 3), dtype=torch.bool)
+    batch[position]['pred_instances']['labels'] = torch.tensor([0])
+    batch[position]['pred_instances']['scores'] = torch.tensor([0.5])
+    with pytest.raises(MaskError, match='masks of different sizes'):
+        for sample in batch:
+            metric.process(None, [sample])
+        metric.evaluate(SIZE)
+
+
 def test_memory_holds_no_masks(index):
     metric = OpenImagesChallengeMetric(index.path)
     metric.process(None, list(samples(metric, [0])))
+    metric.finish()
     result, = metric.results
     parts = [result.positives, *vars(result.matches[0]).values()]
     assert all(isinstance(part, np.ndarray) and part.ndim == 1 for part in parts)
@@ -106,6 +164,7 @@ def test_labels_may_be_some_of_the_classes(index):
     metric.process(None, [{'image_id': index.image_id(row), 'pred_instances': {
         'labels': torch.tensor([1]), 'scores': torch.tensor([0.5]), 'masks': masks}}
         for row in range(SIZE)])
+    metric.finish()
     found = np.concatenate([result.matches[0].class_id for result in metric.results])
     assert set(found.tolist()) == {1}
 
@@ -114,6 +173,7 @@ def test_unreadable_image_has_no_detections(index):
     metric = OpenImagesChallengeMetric(index.path)
     sample, = samples(metric, [0])
     metric.process(None, [{**sample, 'unreadable': 'truncated'}])
+    metric.finish()
     assert len(metric.results[0].matches[0]) == 0
 
 

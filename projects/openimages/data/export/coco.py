@@ -4,7 +4,8 @@ Ids: image = :func:`coco_image_id` of its ImageID, category = class id + 1, anno
 + 1. ``bbox`` and ``area`` are the mask's. Group-of instances and boxes without a mask have
 ``iscrowd`` 1, which trainers take as "neither object nor background" and the COCO metric as a place
 where detections are ignored; a box without a mask has its box, filled, as segmentation, so that a
-detection of the object in it lies inside.
+detection of the object in it lies inside. Group-of instances say so by ``IsGroupOf``, FiftyOne's
+name for it.
 
 Verified labels are in the images, as LVIS has them: ``neg_category_ids`` are verified absent,
 ``pos_category_ids`` present, and ``not_exhaustive_category_ids`` are those present of which not
@@ -181,9 +182,10 @@ def _annotations_json(task: tuple[str, int, int, float | None]) -> tuple[str, np
                     ious.append(iou)
                     shape = json.dumps(polygons) if polygons else shape
             crowd = int(group_of or rle is None)
+            group = '"IsGroupOf": true, ' if group_of else ''
             lines.append(f'{{"id": {n + 1}, "image_id": {image_number}, '
-                         f'"category_id": {class_id + 1}, "iscrowd": {crowd}, "area": {area}, '
-                         f'"bbox": {bbox}, "segmentation": {shape}}}')
+                         f'"category_id": {class_id + 1}, "iscrowd": {crowd}, {group}'
+                         f'"area": {area}, "bbox": {bbox}, "segmentation": {shape}}}')
     return ',\n'.join(lines), np.array(ious, float)
 
 

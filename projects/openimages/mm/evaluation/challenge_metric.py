@@ -2,7 +2,8 @@
 
 In: batches of predictions. Out: the official evaluator's mAP, the number that the submission of
 the same detections gets. Each image is reduced to what became of its detections as it comes, so
-memory grows with the number of scores, not with masks.
+memory grows with the number of scores, not with masks; a thread does that, while the model looks at
+the next images.
 """
 
 from __future__ import annotations
@@ -12,12 +13,14 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import torch
 from mmdet.registry import METRICS
 from mmengine.evaluator import BaseMetric
 from mmengine.logging import MMLogger
 
 from projects.openimages.challenge.from_index import IndexGroundTruth, train_image_counts
 from projects.openimages.challenge.report import describe
+from projects.openimages.common.beside import Beside
 from projects.openimages.common.files import atomic_write
 from projects.openimages.data.index import PreparedIndex
 from projects.openimages.metric import (
@@ -34,6 +37,7 @@ from projects.openimages.metric import (
 from projects.openimages.mm.evaluation.predictions import classes_of_labels, select_predictions
 
 _NO_DETECTIONS = Detections(np.zeros(0, np.int64), np.zeros(0), [])
+_WAITING = 16  # images that may wait to be matched
 COCO_THRESHOLDS = tuple(np.linspace(0.5, 0.95, 10).round(2).tolist())
 
 
@@ -98,19 +102,38 @@ class OpenImagesChallengeMetric(BaseMetric):
         self.sort_by = sort_by
         self.table_rows = table_rows
         self.table_file = table_file
+        self._beside = Beside(_WAITING)
 
     def process(self, data_batch: Any, data_samples: Sequence[Mapping]) -> None:
-        """Match a batch's detections and forget its masks."""
+        """Hand a batch's detections to the thread that matches them; do not wait for it.
+
+        What went wrong with an earlier image is raised here, or by :meth:`evaluate`.
+        """
         for sample in data_samples:
             row = self.index.find(sample['image_id'])
-            truth = self.truth.image(row)
-            found = _NO_DETECTIONS
+            predictions = None
             if not sample.get('unreadable'):
-                found = self._detections(sample['pred_instances'])
-            matches = match_image(truth, found, self.thresholds, image=row)
-            self.results.append(_ImageResult(
-                row, [part.select(part.outcome != DROPPED) for part in matches],
-                count_positives(truth, self.truth.num_classes)))
+                predictions = {name: _on_cpu(sample['pred_instances'][name])
+                               for name in ('labels', 'scores', 'masks')}
+            self._beside.call(self._match, row, predictions)
+
+    def finish(self) -> None:
+        """Wait until all images that came are matched."""
+        self._beside.finish()
+
+    def evaluate(self, size: int) -> dict[str, float]:
+        """The scores of all processes' images, each process having waited for its own."""
+        self.finish()
+        return super().evaluate(size)
+
+    def _match(self, row: int, predictions: Mapping | None) -> None:
+        """Match an image's detections and forget its masks."""
+        truth = self.truth.image(row)
+        found = _NO_DETECTIONS if predictions is None else self._detections(predictions)
+        matches = match_image(truth, found, self.thresholds, image=row)
+        self.results.append(_ImageResult(
+            row, [part.select(part.outcome != DROPPED) for part in matches],
+            count_positives(truth, self.truth.num_classes)))
 
     def _detections(self, predictions: Mapping) -> Detections:
         class_of_label = classes_of_labels(self.label_space, self.dataset_meta)
@@ -143,3 +166,8 @@ class OpenImagesChallengeMetric(BaseMetric):
         if self.table_file:
             with atomic_write(self.table_file) as file:
                 result.to_pandas(self.sort_by).to_csv(file, index=False)
+
+
+def _on_cpu(values: Any) -> Any:
+    """A tensor on the CPU, so that none waits in a GPU's memory; what is none as it is."""
+    return values.cpu() if isinstance(values, torch.Tensor) else values
