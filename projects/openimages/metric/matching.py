@@ -22,7 +22,7 @@ from projects.openimages.metric.stages import FoundBoxes, decide, find_stages, s
 
 OFFICIAL_THRESHOLD = 0.5
 MAX_PER_CLASS = 10_000  # the evaluator keeps no more detections of one class in one image
-BATCH = 1 << 19
+BATCH = 1 << 22
 """Images are matched together until they have so many bytes of run lengths and pairs of a detection
 and an instance."""
 
