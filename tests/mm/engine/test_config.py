@@ -81,7 +81,7 @@ def check_options():
     ({'skip_bad': True}, '--skip-bad'), ({'submission': 'x.txt'}, r'\.csv')])
 def test_options_of_the_test_that_would_do_nothing_are_errors(check_options, given, message):
     nothing = {'out': None, 'submission': None, 'max_size': None, 'resume_submission': False,
-               'skip_bad': False}
+               'skip_bad': False, 'json': None, 'config': 'c.py', 'checkpoint': 'c.pth'}
     with pytest.raises(UserError, match=message):
         check_options(Namespace(**{**nothing, **given}))
 
