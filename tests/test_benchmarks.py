@@ -22,6 +22,7 @@ RUNS = {
     'submission_speed': ('--images 3 --sweep-images 3 --detections 2', r'[\d.]+ s'),
 }
 NOT_RUN_HERE = {
+    'metric_peers',   # others' evaluators, for metric_speed.py --peers: they need not be installed
     'train_speed',    # trains: tests/mm/test_train_speed.py
     'recipe',         # trains: tests/test_recipe.py
     'recipe_arms',    # not a script: tests/test_recipe.py
