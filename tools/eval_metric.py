@@ -14,6 +14,10 @@ if __name__ == '__main__':
 
 from mmengine.config import DictAction
 
+from projects.openimages.common.files import refuse_to_overwrite
+from projects.openimages.common.json_values import write_json
+from projects.openimages.common.options import add_expand_hierarchy, add_json
+
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, allow_abbrev=False)
@@ -24,11 +28,13 @@ def main() -> None:
     parser.add_argument('--score-thr', type=float, default=0.0,
                         help='leave out detections below this score')
     parser.add_argument('--max-per-img', type=int, help="an image's detections at most, best first")
-    parser.add_argument('--expand-hierarchy', action=argparse.BooleanOptionalAction, default=True,
-                        help='give each detection also for its ancestor classes')
+    add_expand_hierarchy(parser)
+    add_json(parser)
     parser.add_argument('--cfg-options', nargs='+', action=DictAction, metavar='KEY=VALUE',
                         help='override config settings, such as data_root=DIR')
     args = parser.parse_args()
+    if args.json:
+        refuse_to_overwrite(args.json, args.config, args.results)
 
     from projects.openimages.mm.engine import config as configs
     from projects.openimages.mm.engine.results import read_results, score_results
@@ -39,7 +45,9 @@ def main() -> None:
         configs.use_split(cfg, args.split)
     configs.score_as_submitted(cfg, score_thr=args.score_thr, max_per_img=args.max_per_img,
                                expand_hierarchy=args.expand_hierarchy)
-    for name, value in score_results(cfg, results).items():
+    scores = score_results(cfg, results)
+    write_json(args.json, scores)
+    for name, value in scores.items():
         print(f'{name}: {value:.6f}')
 
 

@@ -12,6 +12,7 @@ TOOLS = sorted(path.name for path in (REPOSITORY / 'tools').glob('*.py')
                if path.name not in WITHOUT_IMPORTS)
 IMPORTS_LATE = {  # not for --help
     'trim_checkpoint.py': ('in.pth', 'out.pth'),
+    'publish_model.py': ('in.pth', 'out.pth'),
     'download.py': ('--release', 'v7', '--split', 'test', '--data-root', '.')}
 
 # Python runs this at its start: Ctrl-C comes when numpy is asked for, which every command needs.
