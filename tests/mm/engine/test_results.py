@@ -1,5 +1,6 @@
 """The pickle of a test is scored as the test was, and never runs what a stranger put into it."""
 
+import json
 import os
 import pickle
 import re
@@ -31,9 +32,12 @@ def score_of(output):
 def test_the_score_is_the_tests(tested, trained, demo_root, monkeypatch, capsys):
     path, output = tested
     arguments = (trained.config, path, '--cfg-options', f'data_root={demo_root}')
-    run_main(monkeypatch, 'tools/eval_metric.py', *arguments)
+    figures = path.with_name('figures.json')
+    run_main(monkeypatch, 'tools/eval_metric.py', *arguments, '--json', figures)
     printed = capsys.readouterr().out
     assert score_of(printed) == score_of(output)
+    told = json.loads(figures.read_text())['openimages/mAP']
+    assert f'{told:.4f}' == score_of(output) != '0.0000'
     run_main(monkeypatch, 'tools/eval_metric.py', *arguments, '--score-thr', 1)
     assert score_of(capsys.readouterr().out) == '0.0000'
 

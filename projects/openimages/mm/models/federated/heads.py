@@ -211,8 +211,8 @@ class _Federated:
                      rescale: bool = False) -> list[InstanceData]:
         """As the stock head's, with one mask a box where its classes share it.
 
-        A region is detected as several classes, most of them a class and its ancestors: of 300
-        detections on an image some 60 differ in their box.
+        A region is detected as several classes, a class and its ancestors among them: on the
+        hard world under a third of an image's detections differ in their box.
         """
         heads = self.mask_head if isinstance(self.mask_head, torch.nn.ModuleList) else [
             self.mask_head]
