@@ -10,8 +10,12 @@ import torch
 from mmengine.fileio import dump, load
 
 from projects.openimages.common.errors import UserError
+from projects.openimages.data.index import PreparedIndex
+from projects.openimages.masks import inflate_text
 from projects.openimages.mm.engine.results import read_results
+from projects.openimages.submissions.formats import Submission
 from tests.helpers import run_main, run_tool
+from tests.submissions.fake_dump import fake_dump
 
 
 @pytest.fixture(scope='module')
@@ -37,9 +41,43 @@ def test_the_score_is_the_tests(tested, trained, demo_root, monkeypatch, capsys)
     printed = capsys.readouterr().out
     assert score_of(printed) == score_of(output)
     told = json.loads(figures.read_text())['openimages/mAP']
-    assert f'{told:.4f}' == score_of(output) != '0.0000'
+    assert f'{told:.4f}' == score_of(output)
     run_main(monkeypatch, 'tools/eval_metric.py', *arguments, '--score-thr', 1)
     assert score_of(capsys.readouterr().out) == '0.0000'
+
+
+def test_a_pickle_scores_as_the_submission_of_the_same_detections(trained, demo_root, tmp_path,
+                                                                  monkeypatch):
+    """Of detections that are nearly right: the trained model of the other tests finds nothing."""
+    prepared = demo_root / 'prepared' / 'validation'
+    index = PreparedIndex.open(prepared / 'index.arrow')
+    submission = fake_dump(tmp_path / 'dump.csv', prepared / 'index.arrow')
+    results = []
+    with Submission(submission) as images:
+        for image in images:
+            labels, scores, masks = [], [], []
+            for item in image.detections:
+                labels.append(index.label_space.class_id(item.mid))
+                scores.append(float(item.score))
+                masks.append({'size': [image.height, image.width],
+                              'counts': inflate_text(item.mask, image.height, image.width)})
+            results.append({'image_id': image.image_id, 'pred_instances': {
+                'labels': torch.tensor(labels, dtype=torch.long),
+                'scores': torch.tensor(scores, dtype=torch.float64), 'masks': masks}})
+    dump(results, tmp_path / 'results.pkl')
+
+    def score(*flags):
+        run_main(monkeypatch, 'tools/eval_metric.py', trained.config, tmp_path / 'results.pkl',
+                 '--no-expand-hierarchy', '--json', tmp_path / 'a.json', *flags,
+                 '--cfg-options', f'data_root={demo_root}')
+        return json.loads((tmp_path / 'a.json').read_text())['openimages/mAP']
+
+    result = run_tool('tools/evaluate.py', submission, '--prepared', prepared, '--json',
+                      tmp_path / 'b.json')
+    assert result.returncode == 0, result.stderr
+    expected = json.loads((tmp_path / 'b.json').read_text())['mAP']
+    assert score() == pytest.approx(expected, abs=1e-9) and expected > 0.1
+    assert score('--max-per-img', '1') < expected
 
 
 def test_nothing_but_tensors_and_plain_values_is_unpickled(tested, tmp_path, monkeypatch):
