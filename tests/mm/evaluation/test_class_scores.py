@@ -1,6 +1,8 @@
 """Each class's AP is a curve, wherever the run's scalars go."""
 
 import json
+from pathlib import Path
+from types import SimpleNamespace
 
 import pandas as pd
 import pytest
@@ -9,6 +11,8 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from projects.openimages.common.errors import UserError
 from projects.openimages.mm.engine.log_backends import add_log_backends
+from projects.openimages.mm.evaluation.challenge_metric import OpenImagesChallengeMetric
+from projects.openimages.mm.evaluation.class_scores import ClassScoresHook
 
 
 @pytest.fixture(scope='module')
@@ -55,6 +59,22 @@ def test_wandb_has_the_same_over_the_iterations(trained, scalars, class_scores):
 
 def test_the_text_log_is_not_flooded(trained):
     assert 'openimages/AP/' not in trained.output
+
+
+def test_each_class_has_its_own_score_and_one_without_instances_has_none(demo_root,
+                                                                             tmp_path):
+    """The trained run finds nothing, so its scores cannot tell one class from another."""
+    metric = OpenImagesChallengeMetric(str(demo_root / 'prepared/validation/index.arrow'))
+    metric.table_file = str(tmp_path / 'table.csv')
+    Path(metric.table_file).write_text('name,AP\nCat,0.25\nDog,0.75\nNA,0.5\nCup,\n')
+    given = {}
+    runner = SimpleNamespace(
+        iter=7, rank=0,
+        val_loop=SimpleNamespace(evaluator=SimpleNamespace(metrics=[metric])),
+        visualizer=SimpleNamespace(add_scalars=lambda scores, step: given.update({step: scores})))
+    ClassScoresHook().after_val_epoch(runner)
+    assert given == {7: {'openimages/AP/Cat': 0.25, 'openimages/AP/Dog': 0.75,
+                         'openimages/AP/NA': 0.5}}
 
 
 def test_wandb_is_not_imported_unless_it_is_asked_for_and_missing_it_is_said(monkeypatch):
