@@ -18,6 +18,8 @@ import subprocess
 import sys
 import sysconfig
 import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import NoReturn
 
@@ -26,6 +28,7 @@ VENV = ROOT / '.venv'
 PYTHON = VENV / 'bin' / 'python'
 REQUIREMENTS = ROOT / 'requirements'
 STAMP = VENV / 'complete.txt'
+PIP_INSTALL = (PYTHON, '-m', 'pip', 'install', '-qq', '--disable-pip-version-check')
 COMPILER = ROOT / 'tools' / 'precompiled_header_compiler.py'
 PYTHONS = (3, 10), (3, 13)
 CACHE = Path(os.environ.get('XDG_CACHE_HOME') or Path.home() / '.cache') / 'openimages-mmdet'
@@ -45,9 +48,9 @@ def main() -> None:
         run(sys.executable, '-m', 'venv', '--clear', VENV)
     say('Installing torch and the build tools')
     pip('-r', REQUIREMENTS / 'build.txt', *TORCH_PIP_ARGS)
-    wheel = mmcv_wheel()
-    say('Installing MMEngine, MMCV, MMDetection, the official evaluator and the test tools')
-    pip(*requirement_arguments('runtime', 'tf_evaluator', 'tests'))
+    with installed_meanwhile(*requirement_arguments('runtime', 'tf_evaluator', 'tests')):
+        wheel = mmcv_wheel()
+    say('Installing MMEngine, MMCV, MMDetection and the official evaluator')
     pip('--no-deps', wheel, *without_mmcv(REQUIREMENTS / 'mm.txt'),
         '-r', REQUIREMENTS / 'tf_evaluator_nodeps.txt')
     run(PYTHON, '-c', 'import mmcv.ops, mmdet, pyarrow, pandas, pycocotools')
@@ -174,14 +177,35 @@ def lines(path: Path) -> list[str]:
 
 
 def pip(*arguments: str | Path) -> None:
-    run(PYTHON, '-m', 'pip', 'install', '-qq', '--disable-pip-version-check', *arguments)
+    run(*PIP_INSTALL, *arguments)
+
+
+@contextmanager
+def installed_meanwhile(*arguments: str | Path) -> Iterator[None]:
+    """pip in a process of its own beside the block: it loads and unpacks while a core compiles.
+
+    What the block uses is installed already, by the same exact versions, so pip leaves it alone.
+    """
+    command = [*PIP_INSTALL, *arguments]
+    process = subprocess.Popen([str(part) for part in command])
+    try:
+        yield
+        code = process.wait()
+    finally:
+        process.kill()
+    if code:
+        failed(command, code)
 
 
 def run(*command: str | Path) -> None:
     result = subprocess.run([str(part) for part in command], check=False)
     if result.returncode:
-        shown = ' '.join(str(part) for part in command[:5])
-        stop(f'{shown} … failed with exit code {result.returncode}; its own words are above')
+        failed(command, result.returncode)
+
+
+def failed(command: Sequence[str | Path], code: int) -> NoReturn:
+    shown = ' '.join(str(part) for part in command[:5])
+    stop(f'{shown} … failed with exit code {code}; its own words are above')
 
 
 def say(message: str) -> None:

@@ -50,8 +50,10 @@ def test_mask_targets_are_those_of_the_cpu_and_of_bitmaps(seed):
                for masks, device in ((RleMasks(pixels, 120, 160), 'cuda'),
                                      (RleMasks(pixels, 120, 160), 'cpu'),
                                      (BitmapMasks(pixels, 120, 160), 'cuda'))]
-    assert np.abs(targets[0] - targets[1]).max() < 1e-5
-    assert np.abs(targets[0] - targets[2]).max() < 1e-5
+    # A GPU fuses multiplications and additions, so a sample's place is rounded otherwise.
+    last_bit = np.spacing(np.float32(160))
+    assert np.abs(targets[0] - targets[1]).max() < 2 * last_bit
+    assert np.abs(targets[0] - targets[2]).max() < 2 * last_bit
 
 
 def test_the_assigner_does_not_wait_for_the_device():

@@ -6,6 +6,7 @@ import platform
 import re
 import shutil
 import sys
+import time
 
 import pytest
 
@@ -114,3 +115,28 @@ def test_changed_requirement_makes_another_fingerprint(setup, monkeypatch, tmp_p
     (tmp_path / 'requirements' / 'tests.txt').write_text('pytest==1\n')
     monkeypatch.setattr(setup, 'REQUIREMENTS', tmp_path / 'requirements')
     assert setup.fingerprint() != before
+
+
+def test_what_is_installed_beside_the_compilation_is_there_after_it(setup_module, monkeypatch,
+                                                                    tmp_path):
+    program = 'import pathlib, sys, time; time.sleep(0.2); pathlib.Path(sys.argv[1]).touch()'
+    monkeypatch.setattr(setup_module, 'PIP_INSTALL', (sys.executable, '-c', program))
+    with setup_module.installed_meanwhile(tmp_path / 'made'):
+        assert not (tmp_path / 'made').exists()
+    assert (tmp_path / 'made').exists()
+
+
+def test_a_failed_installation_beside_the_compilation_ends_the_set_up(setup_module, monkeypatch):
+    monkeypatch.setattr(setup_module, 'PIP_INSTALL', (sys.executable, '-c', 'raise SystemExit(3)'))
+    with (pytest.raises(SystemExit, match='failed with exit code 3'),
+          setup_module.installed_meanwhile()):
+        pass
+
+
+def test_a_failed_compilation_ends_the_installation_beside_it(setup_module, monkeypatch, tmp_path):
+    program = 'import pathlib, sys, time; time.sleep(1); pathlib.Path(sys.argv[1]).touch()'
+    monkeypatch.setattr(setup_module, 'PIP_INSTALL', (sys.executable, '-c', program))
+    with pytest.raises(SystemExit), setup_module.installed_meanwhile(tmp_path / 'made'):
+        raise SystemExit('compiling failed')
+    time.sleep(1.2)
+    assert not (tmp_path / 'made').exists()

@@ -2,11 +2,21 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from mmdet.models.task_modules.assigners import AssignResult, BaseAssigner, MaxIoUAssigner
+from mmdet.models.task_modules.assigners import (
+    AssignResult,
+    BaseAssigner,
+    BboxOverlaps2D,
+    MaxIoUAssigner,
+)
 from mmdet.registry import TASK_UTILS
+from mmdet.structures.bbox import HorizontalBoxes
 from mmengine.structures import InstanceData
 
-from projects.openimages.mm.models.assigners import IgnoreAwareAdapter, IgnoreAwareAssigner
+from projects.openimages.mm.models.assigners import (
+    IgnoreAwareAdapter,
+    IgnoreAwareAssigner,
+    PairOverlaps,
+)
 from tests.mm.operators import Operators
 
 NEGATIVE, UNUSED = 0, -1
@@ -177,3 +187,20 @@ def test_nothing_waits_for_the_device(kind, waits):
     with Operators() as operators:
         assigner.assign(InstanceData(priors=boxes), found, ignored)
     assert bool(operators.waiting) is waits
+
+
+@given(st.integers(0, 2**32 - 1), st.integers(0, 6), st.integers(0, 6),
+       st.sampled_from(['iou', 'iof']), st.sampled_from([1, 1000]))
+def test_overlaps_are_the_very_numbers_of_mmdetections(seed, count, others, mode, scale):
+    generator = torch.Generator().manual_seed(seed)
+    boxes = (torch.rand(count + others, 4, generator=generator) * 4).round() / 4 * scale
+    boxes, others = HorizontalBoxes(boxes[:count]), boxes[count:]  # some of them without area
+    stock = BboxOverlaps2D()(boxes, others, mode=mode)
+    assert torch.equal(PairOverlaps()(boxes, others, mode=mode), stock)
+
+
+def test_other_overlaps_are_left_to_mmdetection():
+    boxes, others = torch.rand(3, 4), torch.rand(3, 4)
+    for options in ({'mode': 'giou'}, {'is_aligned': True}):
+        stock = BboxOverlaps2D()(boxes, others, **options)
+        assert torch.equal(PairOverlaps()(boxes, others, **options), stock)

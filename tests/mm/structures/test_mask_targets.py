@@ -1,13 +1,18 @@
 """Mask targets from runs beside ``roi_align`` on bitmaps."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from mmdet.models.roi_heads.mask_heads import FCNMaskHead
 from mmdet.structures.mask import BitmapMasks, mask_target
 from mmengine.config import ConfigDict
+from mmengine.structures import InstanceData
 
+from projects.openimages.mm.models.mask_head import BoxMaskHead
 from projects.openimages.mm.structures import mask_targets
 from projects.openimages.mm.structures.rle_masks import RleMasks
 from tests.mm.structures.random_masks import masks_of_one_size, random_masks
@@ -88,6 +93,39 @@ def test_mmdetections_mask_target_takes_either():
                                      [masks(pixels, 33, 47)] * 2, config)
                          for masks in (BitmapMasks, RleMasks))
         assert torch.allclose(expected, got, atol=ROUNDING) and expected.shape == got.shape
+
+
+@pytest.mark.parametrize('soft', [False, True])
+@pytest.mark.parametrize('seed', range(5))
+def test_head_gives_a_batch_of_images_of_any_size_the_targets_of_the_stock_head(seed, soft):
+    rng = np.random.default_rng(seed)
+    sizes = [(33, 47), (60, 20), (25, 25), (40, 50)]
+    counts, regions = [3, 0, 1, 4], [5, 0, 0, 9]
+    results = [SimpleNamespace(  # boxes over the border too
+        pos_priors=torch.from_numpy(np.sort(rng.uniform(-5, 60, (number, 2, 2)), 1).reshape(
+            -1, 4)).float(),
+        pos_assigned_gt_inds=torch.from_numpy(rng.integers(0, max(count, 1), number)))
+        for count, number in zip(counts, regions, strict=True)]
+    config = ConfigDict(mask_size=28, soft_mask_target=soft)
+    expected, got = (head.get_targets(results, [
+        InstanceData(masks=kind(random_masks(seed, count, *size), *size))
+        for count, size in zip(counts, sizes, strict=True)], config)
+        for head, kind in ((FCNMaskHead(), BitmapMasks), (BoxMaskHead(), RleMasks)))
+    assert got.shape == (14, 28, 28) and got.dtype == torch.float32 and got.any()
+    if soft:
+        assert torch.allclose(expected, got, atol=ROUNDING)
+    else:
+        assert (expected != got).float().mean() < 1e-3
+
+
+def test_head_leaves_other_masks_to_the_stock_head():
+    pixels = random_masks(2, 2, 33, 47)
+    results = [SimpleNamespace(pos_priors=torch.tensor([[1., 2., 20., 30.]]),
+                               pos_assigned_gt_inds=torch.tensor([1]))]
+    instances = [InstanceData(masks=BitmapMasks(pixels, 33, 47))]
+    config = ConfigDict(mask_size=28)
+    assert torch.equal(BoxMaskHead().get_targets(results, instances, config),
+                       FCNMaskHead().get_targets(results, instances, config))
 
 
 def test_no_masks_give_no_targets_as_stock():

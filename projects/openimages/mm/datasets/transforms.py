@@ -10,6 +10,7 @@ from mmdet.datasets.transforms import PackDetInputs
 from mmdet.registry import TRANSFORMS
 
 from projects.openimages.mm.datasets.rle_transforms import is_group_of
+from projects.openimages.mm.datasets.sending import send_small_tensors_by_value
 from projects.openimages.mm.structures.rle_masks import RleMasks
 
 META_KEYS = ('img_id', 'image_id', 'img_path', 'ori_shape', 'img_shape', 'scale_factor', 'flip',
@@ -38,6 +39,7 @@ class PackInstances(PackDetInputs):
         Raises:
             ValueError: a transform has changed the boxes and not the masks.
         """
+        send_small_tensors_by_value()
         masks, flags = results.get('gt_masks'), results.get('gt_ignore_flags')
         if masks is not None and len(masks) != len(results['gt_bboxes']):
             raise ValueError(f'{results.get("img_path")}: {len(masks)} masks for '

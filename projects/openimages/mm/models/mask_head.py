@@ -20,12 +20,14 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from mmdet.models.roi_heads.mask_heads import FCNMaskHead
+from mmdet.models.task_modules.samplers import SamplingResult
 from mmdet.registry import MODELS
 from mmdet.utils import ConfigType, InstanceList
 from torch import Tensor
+from torch.nn.modules.utils import _pair
 
 from projects.openimages.masks import Rle, rles_from_edges
-from projects.openimages.mm.structures.rle_masks import RleMasks
+from projects.openimages.mm.structures.rle_masks import RleMasks, batch_targets
 
 # A sample coordinate has at most three roundings of 2**-20 (numbers up to 32) after the grid value
 # that both ways share; a map in [0, 1] changes by at most 1 a step along each axis; the weights'
@@ -69,6 +71,22 @@ class BoxMaskHead(FCNMaskHead):
                                  width, threshold)
             results.masks = RleMasks.from_rles(rles, height, width)
         return results_list
+
+    def get_targets(self, sampling_results: list[SamplingResult],
+                    batch_gt_instances: InstanceList, rcnn_train_cfg: ConfigType) -> Tensor:
+        """As the stock head's, (P, m, m), from runs of a whole batch at once."""
+        masks = [instances.masks for instances in batch_gt_instances]
+        if not all(isinstance(one, RleMasks) for one in masks):
+            return super().get_targets(sampling_results, batch_gt_instances, rcnn_train_cfg)
+        counts = [len(result.pos_priors) for result in sampling_results]
+        boxes = torch.cat([result.pos_priors for result in sampling_results])
+        limits = np.repeat([(one.width, one.height) * 2 for one in masks], counts, axis=0)
+        boxes = torch.minimum(boxes.clamp(min=0), torch.from_numpy(limits).to(boxes))
+        owners = [result.pos_assigned_gt_inds for result in sampling_results]
+        targets = batch_targets(masks, boxes.split(counts), owners, _pair(rcnn_train_cfg.mask_size))
+        if not rcnn_train_cfg.get('soft_mask_target', False):
+            targets = (targets >= 0.5).float()
+        return targets
 
     def _own_class(self, maps: Tensor, labels: Tensor) -> Tensor:
         """(N, C, m, m) maps to (N, m, m) of each detection's class."""

@@ -3,7 +3,7 @@
 MMDetection's pipelines carry each mask as a bitmap of the whole image, scale, flip and crop those
 bitmaps, and send them from a loader's process to the training process. :class:`RleMasks` has the
 same methods and gives the same pixels, kept as :class:`.ColumnRuns`; mask targets are sampled from
-the runs by :func:`.sample_targets`. Pixels are made where somebody asks for them, and not kept.
+the runs by :func:`batch_targets`. Pixels are made where somebody asks for them, and not kept.
 """
 
 from __future__ import annotations
@@ -210,7 +210,7 @@ class RleMasks(BitmapMasks):
     def crop_and_resize(self, bboxes: np.ndarray | Tensor, out_shape: tuple[int, int],
                         inds: np.ndarray | Tensor, device: torch.device | str = 'cpu',
                         interpolation: str = 'bilinear', binarize: bool = True) -> BitmapMasks:
-        """Mask targets of boxes; computed on ``device``, see :func:`.sample_targets`.
+        """Mask targets of boxes; computed on ``device``, see :func:`batch_targets`.
 
         Args:
             bboxes: (P, 4) x1, y1, x2, y2.
@@ -221,14 +221,14 @@ class RleMasks(BitmapMasks):
 
         Returns:
             P small bitmaps, or the covered parts as float32. They differ from those of
-            ``BitmapMasks`` by ``roi_align``'s rounding: less than 1e-5 of a cell, so a bool only
-            where half of the cell is covered to within as much.
+            ``BitmapMasks`` by ``roi_align``'s rounding: less than 1e-5 of a cell on a CPU, on a
+            GPU, which rounds a sample's place otherwise, as much as the last bit of a coordinate;
+            so a bool only where half of the cell is covered to within as much.
         """
         if not len(self):
             return BitmapMasks(np.empty((0, *out_shape), np.uint8), *out_shape)
-        boxes = torch.as_tensor(bboxes, device=device)
-        owners = inds.cpu().numpy() if isinstance(inds, Tensor) else np.asarray(inds)
-        targets = sample_targets(self._visible, self.height, self.width, boxes, owners, out_shape)
+        targets = batch_targets([self], [torch.as_tensor(bboxes, device=device)],
+                                [torch.as_tensor(inds)], out_shape)
         if binarize:
             targets = targets >= 0.5
         return BitmapMasks(targets.cpu().numpy(), *out_shape)
@@ -323,3 +323,24 @@ def _nearest(old: int, new: int) -> np.ndarray:
     low, high = (mmcv.imresize(part.astype(np.uint8)[None], (new, 1), interpolation='nearest')[0]
                  for part in (numbers & 255, numbers >> 8))
     return low + 256 * high.astype(np.int64)
+
+
+def batch_targets(masks: Sequence[RleMasks], boxes: Sequence[Tensor], owners: Sequence[Tensor],
+                  shape: tuple[int, int]) -> Tensor:
+    """Mask targets of a batch, without an image-sized array; see :func:`.sample_targets`.
+
+    Args:
+        masks: of B images.
+        boxes: B tensors (P, 4) x1, y1, x2, y2 in pixels, on one device.
+        owners: B tensors (P,) int, the image's instance that belongs to each box.
+        shape: rows and columns of a target.
+
+    Returns:
+        (sum of P, rows, columns) float32 on the boxes' device.
+    """
+    counts = [len(one) for one in masks]
+    first = np.repeat(np.cumsum(counts) - counts, [len(one) for one in boxes])
+    sizes = np.repeat([(one.height, one.width) for one in masks], counts, axis=0)
+    return sample_targets(ColumnRuns.cat([one._visible for one in masks]), sizes,
+                          torch.cat(list(boxes)), torch.cat(list(owners)).cpu().numpy() + first,
+                          shape)

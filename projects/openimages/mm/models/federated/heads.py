@@ -22,10 +22,10 @@ from mmdet.models.roi_heads.bbox_heads import Shared2FCBBoxHead
 from mmdet.models.task_modules.samplers import SamplingResult
 from mmdet.registry import MODELS
 from mmdet.structures import DetDataSample
-from mmdet.structures.bbox import bbox_overlaps
 from mmengine.structures import InstanceData
 from torch import Tensor
 
+from projects.openimages.mm.models.assigners import pair_overlaps
 from projects.openimages.mm.models.federated.losses import FederatedLoss
 from projects.openimages.mm.models.federated.targets import (
     COVERED,
@@ -63,8 +63,8 @@ class Evidence:
         background = result.pos_assigned_gt_inds.new_full((len(result.neg_priors),), -1)
         return Regions(
             torch.cat([result.pos_assigned_gt_inds, background]),
-            bbox_overlaps(priors, self.boxes), self.labels,
-            bbox_overlaps(priors, self.group_boxes, mode='iof') >= COVERED, self.group_labels)
+            pair_overlaps(priors, self.boxes), self.labels,
+            pair_overlaps(priors, self.group_boxes, mode='iof') >= COVERED, self.group_labels)
 
 
 def collect_evidence(samples: Sequence[DetDataSample], hierarchy: Hierarchy) -> list[Evidence]:
