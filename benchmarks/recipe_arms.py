@@ -62,7 +62,7 @@ def sigmoid(cfg: Config) -> None:
     head.bbox_head.type = 'FederatedBBoxHead'
     head.bbox_head.loss_cls = ConfigDict(
         type='FederatedLoss', num_classes=head.bbox_head.num_classes, hierarchy=False,
-        verified=False, lost=False, group_of=False, exclusive=False)
+        verified=False, lost=False, group_of=False)
     head.bbox_head.objectness = 0.0
     cfg.model.test_cfg.rcnn.update(score_thr=1e-3, max_per_img=400)
 
@@ -109,6 +109,12 @@ def agnostic(cfg: Config) -> None:
     """One box and one mask for all classes."""
     cfg.model.roi_head.bbox_head.reg_class_agnostic = True
     cfg.model.roi_head.mask_head.class_agnostic = True
+
+
+def cosine(cfg: Config) -> None:
+    """Logits are angles between features and classes: no class is louder than others."""
+    cfg.model.roi_head.bbox_head.cls_predictor_cfg = ConfigDict(
+        type='NormedLinear', temperature=20)
 
 
 def exclusive(cfg: Config) -> None:
@@ -226,7 +232,7 @@ def placebo(kind: str) -> Ingredient:
 
 MAIN = (stock, expansion, ignored, class_aware)
 STEPS = {'sigmoid': sigmoid, 'hierarchy': hierarchy, 'verified': verified(0.15),
-         'lost+groups': lost_and_groups, 'agnostic': agnostic, 'exclusive': exclusive,
+         'lost+groups': lost_and_groups, 'agnostic': agnostic, 'cosine': cosine,
          'objectness': objectness}
 WHOLE = (*MAIN, *STEPS.values())
 
@@ -243,8 +249,10 @@ def arms() -> dict[str, tuple[Ingredient, ...]]:
     for name, change in (
             ('λ=0', verified(0.0)), ('λ=0.05', verified(0.05)), ('λ=1', verified(1.0)),
             ('fg=0.5', unknown_on_objects(0.5)), ('cls=2', loss_weight(2.0)),
-            ('+box-only', boxes_without_masks), ('+soft', soft_sampling)):
+            ('+box-only', boxes_without_masks), ('+soft', soft_sampling),
+            ('+exclusive', exclusive)):
         found[f'recipe {name}'] = (*WHOLE, change)
+    found['main +cosine'] = (*MAIN, cosine)
     for name, loss in (('FedLoss-50', fed_loss), ('Seesaw', seesaw), ('EQLv2', eqlv2),
                        ('RFS', repeat_factors)):
         found[name] = (*MAIN, loss)

@@ -8,6 +8,7 @@ model = dict(
         type='FederatedRoIHead',
         bbox_head=dict(
             type='FederatedBBoxHead',
+            cls_predictor_cfg=dict(type='NormedLinear', temperature=20),
             loss_cls=dict(_delete_=True, type='FederatedLoss', num_classes=_base_.num_classes)),
         mask_head=dict(class_agnostic=True)),
     train_cfg=dict(rcnn=dict(assigner=dict(ignore_group_of=False))),

@@ -62,8 +62,10 @@ BOX_LOSS = 'model.roi_head.bbox_head.loss_cls'
     ('+hierarchy', '+verified', {f'{BOX_LOSS}.verified', f'{BOX_LOSS}.unknown_on_background'}),
     ('+lost+groups', '+agnostic', {'model.roi_head.bbox_head.reg_class_agnostic',
                                    'model.roi_head.mask_head.class_agnostic'}),
-    ('+exclusive', 'recipe', {'model.roi_head.bbox_head.objectness'}),
-    ('recipe -exclusive', 'recipe', {f'{BOX_LOSS}.exclusive'}),
+    ('+agnostic', '+cosine', {'model.roi_head.bbox_head.cls_predictor_cfg.type',
+                              'model.roi_head.bbox_head.cls_predictor_cfg.temperature'}),
+    ('+cosine', 'recipe', {'model.roi_head.bbox_head.objectness'}),
+    ('recipe +exclusive', 'recipe', {f'{BOX_LOSS}.exclusive'}),
     ('recipe -agnostic', 'recipe', {'model.roi_head.bbox_head.reg_class_agnostic',
                                     'model.roi_head.mask_head.class_agnostic'}),
     ('recipe +box-only', 'recipe', {'train_dataloader.dataset.learn_boxes_without_masks'}),
@@ -88,6 +90,7 @@ def test_the_recipe_is_the_committed_config(config_of):
 
     committed = load_config(REPOSITORY / 'configs' / 'oi_mask_rcnn_r50_federated_demo.py').to_dict()
     for place in ('model.roi_head.type', 'model.roi_head.bbox_head.reg_class_agnostic',
+                  'model.roi_head.bbox_head.cls_predictor_cfg',
                   'model.roi_head.mask_head.class_agnostic', 'train_dataloader.sampler.type',
                   'model.test_cfg', 'model.train_cfg', 'custom_hooks',
                   'test_evaluator.expand_hierarchy'):

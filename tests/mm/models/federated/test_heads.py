@@ -162,8 +162,7 @@ def scores_on(model, objectness) -> torch.Tensor:
 
 @pytest.mark.parametrize('name', ['FederatedRoIHead', 'FederatedCascadeRoIHead'])
 def test_the_odds_of_a_class_are_weighed_by_the_root_of_the_proposals_score(name):
-    model = (small_model(**{'model.roi_head.bbox_head.loss_cls.exclusive': False})
-             if name == 'FederatedRoIHead' else cascade_model(exclusive=False)).eval()
+    model = (small_model() if name == 'FederatedRoIHead' else cascade_model()).eval()
     sure, doubtful = (torch.logit(scores_on(model, scores)[:, :-1])
                       for scores in ([1., 1.], [1., 0.25]))
     torch.testing.assert_close(doubtful[0], sure[0])
@@ -181,12 +180,25 @@ def test_objectness_can_be_left_out_and_proposals_may_have_no_scores():
     torch.testing.assert_close(found.scores, scores_on(model, [1., 1.])[:1])
 
 
-def test_a_likelier_class_lowers_a_leaf_that_it_excludes_but_no_parent():
-    loss = small_model().roi_head.bbox_head.loss_cls
+@pytest.mark.parametrize('exclusive', [True, False])
+def test_a_likelier_class_lowers_a_leaf_that_it_excludes_but_no_parent_on_request(exclusive):
+    loss = small_model(**{'model.roi_head.bbox_head.loss_cls.exclusive': exclusive}
+                       ).roi_head.bbox_head.loss_cls
     low, high = (loss.get_activation(torch.tensor([[0., 0., dog, -9.]]))[0, :-1]
                  for dog in (-9., 2.))
-    assert low[CAT] == pytest.approx(0.5, rel=1e-2) and high[CAT] < 0.1
+    assert low[CAT] == pytest.approx(0.5, rel=1e-2)
+    assert high[CAT] < 0.1 if exclusive else high[CAT] == low[CAT]
     assert low[ANIMAL] == pytest.approx(0.5) and high[ANIMAL] > 0.5
+
+
+def test_logits_are_angles_however_long_features_and_weights_are():
+    head = small_model().eval().roi_head.bbox_head
+    before, _ = head(features := torch.rand(2, head.in_channels, 7, 7))
+    with torch.no_grad():
+        head.fc_cls.weight *= 3
+    torch.testing.assert_close(head(features)[0], before)
+    shared, longer = torch.rand(2, head.fc_cls.in_features), torch.tensor([[1.], [5.]])
+    torch.testing.assert_close(head.fc_cls(shared), head.fc_cls(shared * longer))
 
 
 def found_twice() -> list[InstanceData]:
@@ -234,11 +246,8 @@ def test_cascade_heads_learn_and_predict_the_same_way():
     assert found.pred_instances.scores.max() < 0.1  # untrained: near the prior, all stages
 
 
-def cascade_model(exclusive=True):
-    cfg = cascade_config()
-    for head in cfg.model.roi_head.bbox_head:
-        head.loss_cls.exclusive = exclusive
-    return with_classes(cfg)
+def cascade_model():
+    return with_classes(cascade_config())
 
 
 def cascade_config():

@@ -111,7 +111,7 @@ class FederatedLoss(_SigmoidLoss):
     def __init__(self, num_classes: int, *, hierarchy: bool = True, verified: bool = True,
                  lost: bool = True, group_of: bool = True, unknown_on_objects: float = 1.0,
                  unknown_on_background: float = 0.15, doubt: float = 0.5,
-                 tail_power: float = 0.5, exclusive: bool = True,
+                 tail_power: float = 0.5, exclusive: bool = False,
                  loss_weight: float = 1.0) -> None:
         super().__init__(num_classes, loss_weight)
         self.rule = TargetRule(hierarchy, verified, lost, group_of, unknown_on_objects,
