@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import cached_property
+from itertools import chain
 
 import numpy as np
 from mmdet.registry import DATASETS
@@ -54,23 +55,28 @@ def class_aware(cfg: Config) -> None:
     cfg.train_dataloader.sampler = ConfigDict(type='InfiniteClassAwareSampler')
 
 
-def sigmoid(cfg: Config) -> None:
-    """A sigmoid a class, one class an object, everything else absent."""
+def softmax(cfg: Config) -> None:
+    """The federated head with every rule off: the main config's own loss, from a lower score."""
     cfg.custom_hooks = [ConfigDict(type='TrainingClassesHook')]
     head = cfg.model.roi_head
     head.type = 'FederatedRoIHead'
     head.bbox_head.type = 'FederatedBBoxHead'
     head.bbox_head.loss_cls = ConfigDict(
-        type='FederatedLoss', num_classes=head.bbox_head.num_classes, hierarchy=False,
+        type='FederatedSoftmaxLoss', num_classes=head.bbox_head.num_classes, hierarchy=False,
         verified=False, lost=False, group_of=False)
     head.bbox_head.objectness = 0.0
     cfg.model.test_cfg.rcnn.update(score_thr=1e-3, max_per_img=400)
 
 
 def hierarchy(cfg: Config) -> None:
-    """Ancestors are targets, unknown descendants left out, scores closed instead of expanded."""
+    """An object may be of an unknown descendant; descendants' scores are summed, not expanded."""
     cfg.model.roi_head.bbox_head.loss_cls.hierarchy = True
     set_expansion(cfg, False)
+
+
+def sigmoid(cfg: Config) -> None:
+    """A sigmoid a class in the softmax's place."""
+    cfg.model.roi_head.bbox_head.loss_cls.type = 'FederatedLoss'
 
 
 def boxes_without_masks(cfg: Config) -> None:
@@ -118,7 +124,8 @@ def cosine(cfg: Config) -> None:
 
 
 def exclusive(cfg: Config) -> None:
-    """A leaf's score is its share among the classes that it excludes."""
+    """Sigmoids, and a leaf's score is its share among the classes that it excludes."""
+    sigmoid(cfg)
     cfg.model.roi_head.bbox_head.loss_cls.exclusive = True
 
 
@@ -231,28 +238,27 @@ def placebo(kind: str) -> Ingredient:
 # ------------------------------------------------------------------------------- arms
 
 MAIN = (stock, expansion, ignored, class_aware)
-STEPS = {'sigmoid': sigmoid, 'hierarchy': hierarchy, 'verified': verified(0.15),
-         'lost+groups': lost_and_groups, 'agnostic': agnostic, 'cosine': cosine,
-         'objectness': objectness}
-WHOLE = (*MAIN, *STEPS.values())
+STEPS = {'cosine': (softmax, cosine), 'hierarchy': (hierarchy,), 'verified': (verified(0.15),),
+         'lost+groups': (lost_and_groups,), 'agnostic': (agnostic,), 'objectness': (objectness,)}
+WHOLE = (*MAIN, *chain(*STEPS.values()))
 
 
 def arms() -> dict[str, tuple[Ingredient, ...]]:
     """All arms by name, in the order of the table."""
     found = {'stock': MAIN[:1], '+expansion': MAIN[:2], '+ignored': MAIN[:3], 'main': MAIN}
     for count, name in enumerate(STEPS, 1):
-        found[f'+{name}'] = (*MAIN, *list(STEPS.values())[:count])
+        found[f'+{name}'] = (*MAIN, *chain(*list(STEPS.values())[:count]))
     found['recipe'] = found.pop('+objectness')
+    found['recipe -cosine'] = (*MAIN, softmax, *chain(*list(STEPS.values())[1:]))
     for name in list(STEPS)[1:]:
-        found[f'recipe -{name}'] = (*MAIN, *(step for other, step in STEPS.items()
-                                             if other != name))
+        found[f'recipe -{name}'] = (*MAIN, *chain(*(step for other, step in STEPS.items()
+                                                    if other != name)))
     for name, change in (
             ('λ=0', verified(0.0)), ('λ=0.05', verified(0.05)), ('λ=1', verified(1.0)),
             ('fg=0.5', unknown_on_objects(0.5)), ('cls=2', loss_weight(2.0)),
             ('+box-only', boxes_without_masks), ('+soft', soft_sampling),
-            ('+exclusive', exclusive)):
+            ('sigmoid', sigmoid), ('sigmoid +exclusive', exclusive)):
         found[f'recipe {name}'] = (*WHOLE, change)
-    found['main +cosine'] = (*MAIN, cosine)
     for name, loss in (('FedLoss-50', fed_loss), ('Seesaw', seesaw), ('EQLv2', eqlv2),
                        ('RFS', repeat_factors)):
         found[name] = (*MAIN, loss)

@@ -9,7 +9,8 @@ model = dict(
         bbox_head=dict(
             type='FederatedBBoxHead',
             cls_predictor_cfg=dict(type='NormedLinear', temperature=20),
-            loss_cls=dict(_delete_=True, type='FederatedLoss', num_classes=_base_.num_classes)),
+            loss_cls=dict(
+                _delete_=True, type='FederatedSoftmaxLoss', num_classes=_base_.num_classes)),
         mask_head=dict(class_agnostic=True)),
     train_cfg=dict(rcnn=dict(assigner=dict(ignore_group_of=False))),
     test_cfg=dict(rcnn=dict(score_thr=1e-3, max_per_img=400)))

@@ -20,6 +20,9 @@ ANIMAL, CAT, DOG, CUP = range(4)
 SIZE = 64
 
 
+LOSS_TYPE = 'model.roi_head.bbox_head.loss_cls.type'
+SIGMOIDS = {LOSS_TYPE: 'FederatedLoss'}
+
 def ancestors() -> torch.Tensor:
     matrix = torch.zeros(4, 4, dtype=torch.bool)
     matrix[[CAT, DOG], ANIMAL] = True
@@ -87,8 +90,8 @@ def test_a_class_whose_boxes_were_cropped_away_is_still_known():
     assert evidence.known[CUP] and not evidence.lost.any()
 
 
-def test_every_class_starts_at_the_prior():
-    head = small_model().roi_head.bbox_head
+def test_every_sigmoid_starts_at_the_prior():
+    head = small_model(**SIGMOIDS).roi_head.bbox_head
     scores = head.fc_cls(torch.zeros(1, head.fc_cls.in_features)).sigmoid()
     assert scores[0].tolist() == pytest.approx([0.01] * 4)
 
@@ -136,11 +139,13 @@ def test_the_loss_says_what_is_missing_without_the_training_classes():
         losses_of(model, sample((CAT, 5, 5, 40, 40, True)))
 
 
-def test_a_leaf_and_its_parent_are_found_on_the_same_place():
-    model = small_model().eval()
+@pytest.mark.parametrize(('loss', 'biases'), [
+    ('FederatedLoss', [-5., 3., -5., -5.]), ('FederatedSoftmaxLoss', [-30., 1., -30., -30., 0.])])
+def test_a_leaf_and_its_parent_are_found_on_the_same_place(loss, biases):
+    model = small_model(**{LOSS_TYPE: loss}).eval()
     head = model.roi_head.bbox_head
     with torch.no_grad():
-        head.fc_cls.bias.copy_(torch.tensor([-5., 3., -5., -5.]))
+        head.fc_cls.bias.copy_(torch.tensor(biases))
         found, = model.predict(torch.rand(1, 3, SIZE, SIZE), [sample()])
     results = found.pred_instances
     cats, animals = (results[results.labels == label] for label in (CAT, ANIMAL))
@@ -160,11 +165,15 @@ def scores_on(model, objectness) -> torch.Tensor:
     return found.scores
 
 
+@pytest.mark.parametrize('loss', ['FederatedLoss', 'FederatedSoftmaxLoss'])
 @pytest.mark.parametrize('name', ['FederatedRoIHead', 'FederatedCascadeRoIHead'])
-def test_the_odds_of_a_class_are_weighed_by_the_root_of_the_proposals_score(name):
-    model = (small_model() if name == 'FederatedRoIHead' else cascade_model()).eval()
-    sure, doubtful = (torch.logit(scores_on(model, scores)[:, :-1])
-                      for scores in ([1., 1.], [1., 0.25]))
+def test_the_odds_of_a_class_are_weighed_by_the_root_of_the_proposals_score(name, loss):
+    """Against its absence where it has a sigmoid, against background in a softmax."""
+    model = (small_model(**{LOSS_TYPE: loss}) if name == 'FederatedRoIHead'
+             else cascade_model(loss)).eval()
+    found = [scores_on(model, scores) for scores in ([1., 1.], [1., 0.25])]
+    sure, doubtful = (torch.logit(scores[:, :-1]) if loss == 'FederatedLoss' else
+                      scores[:, :-1].log() - scores[:, -1:].log() for scores in found)
     torch.testing.assert_close(doubtful[0], sure[0])
     torch.testing.assert_close(doubtful[1], sure[1] + math.log(0.5), rtol=0, atol=1e-3)
 
@@ -182,7 +191,7 @@ def test_objectness_can_be_left_out_and_proposals_may_have_no_scores():
 
 @pytest.mark.parametrize('exclusive', [True, False])
 def test_a_likelier_class_lowers_a_leaf_that_it_excludes_but_no_parent_on_request(exclusive):
-    loss = small_model(**{'model.roi_head.bbox_head.loss_cls.exclusive': exclusive}
+    loss = small_model(**SIGMOIDS, **{'model.roi_head.bbox_head.loss_cls.exclusive': exclusive}
                        ).roi_head.bbox_head.loss_cls
     low, high = (loss.get_activation(torch.tensor([[0., 0., dog, -9.]]))[0, :-1]
                  for dog in (-9., 2.))
@@ -214,6 +223,7 @@ def found_twice() -> list[InstanceData]:
 def test_masks_are_the_stock_heads_and_one_box_makes_one(agnostic, made):
     model = small_model(**{'model.roi_head.mask_head.class_agnostic': agnostic}).eval()
     head, regions = model.roi_head, []
+    torch.nn.init.normal_(head.mask_head.conv_logits.weight)  # masks neither empty nor full
     head.mask_head.register_forward_pre_hook(lambda _, inputs: regions.append(len(inputs[0])))
     metas = [{**sample().metainfo, 'scale_factor': (2., 2.), 'ori_shape': (32, 32)}] * 2
     with torch.no_grad():
@@ -236,18 +246,23 @@ def test_nothing_found_gives_no_masks():
     assert len(found.masks) == len(found.bboxes) == 0
 
 
-def test_cascade_heads_learn_and_predict_the_same_way():
-    model = cascade_model()
+@pytest.mark.parametrize(('loss', 'most'), [
+    ('FederatedLoss', 0.1), ('FederatedSoftmaxLoss', 1)])
+def test_cascade_heads_learn_and_predict_the_same_way(loss, most):
+    model = cascade_model(loss)
     losses = losses_of(model, sample((CAT, 5, 5, 40, 40, True), (CUP, 45, 45, 62, 62, False)))
     assert {f's{stage}.loss_cls' for stage in range(3)} <= set(losses)
     assert all(torch.isfinite(losses[f's{stage}.loss_cls']) for stage in range(3))
     with torch.no_grad():
         found, = model.eval().predict(torch.rand(1, 3, SIZE, SIZE), [sample()])
-    assert found.pred_instances.scores.max() < 0.1  # untrained: near the prior, all stages
+    assert 0 < found.pred_instances.scores.max() < most  # untrained; sigmoids are near the prior
 
 
-def cascade_model():
-    return with_classes(cascade_config())
+def cascade_model(loss='FederatedSoftmaxLoss'):
+    cfg = cascade_config()
+    for head in cfg.model.roi_head.bbox_head:
+        head.loss_cls.type = loss
+    return with_classes(cfg)
 
 
 def cascade_config():

@@ -26,7 +26,7 @@ from mmengine.structures import InstanceData
 from torch import Tensor
 
 from projects.openimages.mm.models.assigners import pair_overlaps
-from projects.openimages.mm.models.federated.losses import FederatedLoss
+from projects.openimages.mm.models.federated.losses import FederatedLoss, FederatedSoftmaxLoss
 from projects.openimages.mm.models.federated.targets import (
     COVERED,
     Hierarchy,
@@ -112,7 +112,7 @@ class FederatedBBoxHead(Shared2FCBBoxHead):
     """``Shared2FCBBoxHead`` whose classification is a :class:`FederatedLoss`.
 
     Args:
-        loss_cls: config of a ``FederatedLoss``.
+        loss_cls: config of a ``FederatedLoss`` or ``FederatedSoftmaxLoss``.
         objectness: the power of a proposal's own score by which the odds of its classes are
             multiplied at test; 0 leaves it out. Background is hardly learnt where nothing is
             known of a class, so the proposals' view of it is worth hearing. (Scores of proposal
@@ -131,9 +131,10 @@ class FederatedBBoxHead(Shared2FCBBoxHead):
                              f'{type(self.loss_cls).__name__}')
 
     def init_weights(self) -> None:
-        """Start every class at ``PRIOR``."""
+        """Start every class at about ``PRIOR`` where each has a sigmoid."""
         super().init_weights()
-        torch.nn.init.constant_(self.fc_cls.bias, -math.log((1 - PRIOR) / PRIOR))
+        if not isinstance(self.loss_cls, FederatedSoftmaxLoss):
+            torch.nn.init.constant_(self.fc_cls.bias, -math.log((1 - PRIOR) / PRIOR))
 
     @contextmanager
     def on_proposals(self, scores: Sequence[Tensor]) -> Iterator[None]:
@@ -148,10 +149,14 @@ class FederatedBBoxHead(Shared2FCBBoxHead):
                         *arguments: Any, **options: Any) -> list[InstanceData]:
         """As the stock head's, with the odds of classes multiplied by the objectness."""
         if self._proposal_scores is not None and self.objectness:
-            cls_scores = [logits + self.objectness * scores.clamp(min=_LEAST)[:, None].log()
-                          for logits, scores in zip(cls_scores, self._proposal_scores,
-                                                    strict=True)]
+            cls_scores = [self._weighed(*pair) for pair in zip(
+                cls_scores, self._proposal_scores, strict=True)]
         return super().predict_by_feat(rois, cls_scores, *arguments, **options)
+
+    def _weighed(self, logits: Tensor, scores: Tensor) -> Tensor:
+        """(R, C) or (R, C + 1) outputs, those of classes raised by the proposals' scores (R,)."""
+        raised = self.objectness * scores.clamp(min=_LEAST)[:, None].log()
+        return torch.cat([logits[:, :self.num_classes] + raised, logits[:, self.num_classes:]], 1)
 
     def loss_and_target(self, cls_score: Tensor, bbox_pred: Tensor, rois: Tensor,
                         sampling_results: list[SamplingResult], rcnn_train_cfg: Any,

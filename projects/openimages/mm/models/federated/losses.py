@@ -1,7 +1,7 @@
 """Classification losses for federated, hierarchical, long-tailed labels.
 
-:class:`FederatedLoss` is this project's; :class:`FedLoss` and :class:`SigmoidEQLV2Loss` are what
-others use, for comparison. All three score with a sigmoid a class. MMDetection's box heads learn
+:class:`FederatedLoss` and :class:`FederatedSoftmaxLoss` are this project's; :class:`FedLoss` and
+:class:`SigmoidEQLV2Loss` are what others use, for comparison. MMDetection's box heads learn
 from a loss how many outputs it needs and how they become scores: ``custom_cls_channels``,
 ``get_cls_channels``, ``custom_activation``, ``get_activation``. (Its own ``EQLV2Loss`` does not
 say, so its models are tested with a softmax; and its NMS drops the last column of the scores as
@@ -29,6 +29,7 @@ from projects.openimages.mm.models.federated.targets import (
     class_targets,
     close_over_ancestors,
     exclusive_shares,
+    own_classes,
     tail_weights,
 )
 
@@ -145,16 +146,83 @@ class FederatedLoss(_SigmoidLoss):
             known, lost: (B, C) bool as in :class:`ImageClasses`.
         """
         self._check_set()
-        scores = cls_score.detach().float().sigmoid()
+        targets, weights = self._targets(cls_score.detach().float().sigmoid(), regions, known, lost)
+        losses = F.binary_cross_entropy_with_logits(cls_score.float(), targets.float(),
+                                                    weights, reduction='sum')
+        return self.loss_weight * losses / max(len(cls_score), 1)
+
+    def _targets(self, scores: Tensor, regions: Sequence[Regions], known: Tensor,
+                 lost: Tensor) -> tuple[Tensor, Tensor]:
+        """(sum of R, C) targets and weights of a batch, by :func:`class_targets`."""
         class_weights = tail_weights(self.class_counts, self.tail_power)
         parts = [class_targets(one, known[n], lost[n], of_image, class_weights, self.hierarchy,
                                self.rule)
                  for n, (one, of_image) in enumerate(zip(
                      regions, scores.split([len(one.matched) for one in regions]), strict=True))]
         targets, weights = (torch.cat(items) for items in zip(*parts, strict=True))
-        losses = F.binary_cross_entropy_with_logits(cls_score.float(), targets.float(),
-                                                    weights, reduction='sum')
-        return self.loss_weight * losses / max(len(cls_score), 1)
+        return targets, weights
+
+
+@MODELS.register_module()
+class FederatedSoftmaxLoss(FederatedLoss):
+    """Softmax cross-entropy by the same rule: an object is filed under one class, or is none.
+
+    There is an output for the background, and a class's own output means "this, and nothing more
+    specific can be told". A region of an instance should be filed under its class or one of the
+    descendants that it may well be of (:func:`own_classes`), whichever; a region of none, under
+    background. In the denominator a class counts by its weight in :func:`class_targets`: one that
+    is lost, or that a group covers, is not there; an unknown one on background is hardly there. At
+    test a class's score is the sum of its own output's and its descendants'.
+
+    With ``hierarchy``, ``verified``, ``lost`` and ``group_of`` off it is plain cross-entropy.
+    Weights in a softmax's denominator are those of Seesaw and EQL
+    (https://arxiv.org/abs/2008.10032, https://arxiv.org/abs/2003.05176).
+
+    Args:
+        num_classes: C.
+        options: those of :class:`FederatedLoss` but ``exclusive``.
+    """
+
+    def __init__(self, num_classes: int, **options: Any) -> None:
+        super().__init__(num_classes, **options)
+        if self.exclusive:
+            raise ValueError('exclusive is for sigmoids; classes of a softmax exclude each other')
+
+    def get_cls_channels(self, num_classes: int) -> int:
+        """Outputs of the classifier: classes and background."""
+        return super().get_cls_channels(num_classes) + 1
+
+    def get_activation(self, cls_score: Tensor) -> Tensor:
+        """(R, C + 1) scores, the last column the background's."""
+        chances = cls_score.float().softmax(dim=1)
+        if not self.rule.hierarchy:
+            return chances
+        up = self.hierarchy.own_and_ancestors.to(chances)
+        return torch.cat([(chances[:, :-1] @ up).clamp(max=1), chances[:, -1:]], 1)
+
+    def get_accuracy(self, cls_score: Tensor, labels: Tensor) -> dict[str, Tensor]:
+        """Share of regions with an object whose class scores highest, in percent."""
+        return super().get_accuracy(cls_score[:, :-1], labels)
+
+    def forward(self, cls_score: Tensor, regions: Sequence[Regions], known: Tensor,
+                lost: Tensor) -> Tensor:
+        """The loss of a batch.
+
+        Args:
+            cls_score: (sum of R, C + 1) outputs, the images' regions one after the other.
+            regions, known, lost: as in :class:`FederatedLoss`.
+        """
+        self._check_set()
+        logits = cls_score.float()
+        _, weights = self._targets(logits.detach().softmax(dim=1)[:, :-1], regions, known, lost)
+        right = torch.cat([own_classes(one, known[n], self.hierarchy, self.rule)
+                           for n, one in enumerate(regions)])
+        right = F.pad(right, (0, 1))
+        right[:, -1] = ~right.any(dim=1)
+        weights = F.pad(weights, (0, 1), value=1.).masked_fill(right, 1.)
+        weighed = logits + weights.log()
+        losses = weighed.logsumexp(1) - weighed.masked_fill(~right, -torch.inf).logsumexp(1)
+        return self.loss_weight * losses.sum() / max(len(cls_score), 1)
 
 
 @MODELS.register_module()

@@ -192,6 +192,25 @@ def class_targets(regions: Regions, known: Tensor, lost: Tensor, scores: Tensor,
     return targets, weights
 
 
+def own_classes(regions: Regions, known: Tensor, hierarchy: Hierarchy,
+                rule: TargetRule) -> Tensor:
+    """(R, C) bool: the classes one of which an object on a region is filed under, if it has any.
+
+    Those of the instances that the region is of and, for the object may well be one of them, their
+    descendants that are not known in the image. Not their ancestors: whoever can name a leaf does.
+
+    Args:
+        regions, known, hierarchy, rule: as in :func:`class_targets`.
+    """
+    same, _ = _shared(regions)
+    own = torch.eye(len(known), dtype=torch.bool, device=known.device)[regions.labels]
+    found = _any_of(same, own)
+    if not rule.hierarchy:
+        return found
+    below = _any_of(same, hierarchy.descendants[regions.labels])
+    return found | (below & ~known if rule.verified else below)
+
+
 def _shared(regions: Regions) -> tuple[Tensor, Tensor]:
     """(R, G) bool: instances that a region is of, and others that it also overlaps by half."""
     rows = torch.arange(len(regions.matched), device=regions.matched.device)
