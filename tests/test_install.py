@@ -27,7 +27,7 @@ EXTRAS = PROJECT['optional-dependencies']
 INSTALLED = importlib.metadata.packages_distributions()
 WITHOUT_DEPENDENCIES = ('mm', 'tf_evaluator_nodeps')
 # Run, not imported; and the official evaluator, imported by a name put together at run time.
-NOT_IMPORTED = {'ipykernel', 'ninja', 'setuptools', 'wheel', 'ruff', 'mypy',
+NOT_IMPORTED = {'ipykernel', 'ninja', 'setuptools', 'wheel', 'ruff', 'mypy', 'pytest-xdist',
                 'tf-models-research-object-detection'}
 
 

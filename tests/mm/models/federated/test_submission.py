@@ -23,7 +23,7 @@ def test_asking_for_expansion_changes_nothing_and_says_so(demo_root, tmp_path):
     space = data.label_space
     leaf = next(c for c in range(space.num_classes) if space.ancestors(c))
     with torch.no_grad():
-        model.roi_head.bbox_head.fc_cls.bias[leaf] = 2.0  # everything looks like one leaf
+        model.roi_head.bbox_head.fc_cls.bias[leaf] = 20.0  # everything looks like one leaf
     torch.save({'state_dict': model.state_dict()}, tmp_path / 'model.pth')
     texts = []
     for name, flag in (('a', '--expand-hierarchy'), ('b', '--no-expand-hierarchy')):
