@@ -22,7 +22,7 @@ demo: setup
 	@$(VENV_PYTHON) tools/demo.py
 
 test: setup
-	@$(VENV_PYTHON) -m pytest -n auto --maxprocesses 4 --dist loadfile
+	@$(VENV_PYTHON) -m pytest -n logical --maxprocesses 4 --dist loadfile
 
 lint: setup
 	@$(VENV_PYTHON) -m ruff check .
