@@ -290,6 +290,6 @@ def test_the_loss_has_the_rules_defaults_and_the_page_says_them():
     rule = TargetRule()
     assert FederatedLoss(C).rule == rule
     page = (REPOSITORY / 'docs' / 'recipe.md').read_text(encoding='utf-8')
-    assert f'the region is of an object | 0 | {rule.unknown_on_objects:g} |' in page
-    assert f'the region is background | 0 | {rule.unknown_on_background:g} ' in page
+    assert f'the region is of an object | no | {rule.unknown_on_objects:g} |' in page
+    assert f'the region is background | no | {rule.unknown_on_background:g} ' in page
     assert f'0 where it scores more than {rule.doubt:g} |' in page
