@@ -146,7 +146,7 @@ def run(args: argparse.Namespace, arm: str, seed: int) -> None:
         cfg.load_from = str(final)
         dump = folder / 'validation.csv'
         add_submission_dump(cfg, dump,
-                            expand_hierarchy=cfg.test_evaluator.expand_hierarchy)
+                            expand_hierarchy=cfg.test_evaluator.expand_hierarchy, resume=True)
         Runner.from_cfg(cfg).test()
         scores = score_dump(dump, args.data / 'prepared')
         with atomic_write(result_path(args, arm, seed)) as file:

@@ -7,7 +7,7 @@ import json
 import numpy as np
 import pytest
 
-from benchmarks.recipe import arm_config, only_sizes
+from benchmarks.recipe import arm_config, only_sizes, run
 from benchmarks.recipe_arms import PlaceboDataset
 from projects.openimages.data.layout import find_classes, read_classes_of
 from projects.openimages.data.prepare.run import PrepareOptions, prepare_split
@@ -15,6 +15,7 @@ from projects.openimages.demo.hard import Knobs, make_hard_world
 from projects.openimages.masks import decompress_counts
 from projects.openimages.metric import FALSE, TRUE, Matches
 from projects.openimages.mm.datasets.openimages import OpenImagesInstanceDataset
+from projects.openimages.mm.evaluation.submission_dump import SubmissionDumpHook
 from tests.helpers import run_tool
 
 
@@ -153,6 +154,31 @@ def test_a_run_is_scored_as_the_metric_scores_its_dump_and_is_not_run_again(worl
     assert f'{scores["validation mAP"]:.4f}' in run_tool(*command).stdout
     assert (folder / 'result.json').stat().st_mtime_ns == written
     assert (tmp_path / 'table_2_0.0005.csv').exists()
+
+
+def test_a_run_that_was_killed_in_its_test_goes_on_there(world, tmp_path, monkeypatch):
+    options = argparse.Namespace(data=world, out=tmp_path, iterations=2, lr=5e-4)
+    run(options, 'main', 0)
+    folder = tmp_path / '2_0.0005' / 'main' / 'seed0'
+    scores = json.loads((folder / 'result.json').read_text())['scores']
+    dump = (folder / 'validation.csv').read_bytes()
+    for name in ('result.json', 'validation.csv'):
+        (folder / name).unlink()
+
+    tested = []
+    def killed_at_the_third(hook, runner, batch_idx, *arguments, **others):
+        if batch_idx == 2:
+            raise KeyboardInterrupt
+    def count(hook, runner, batch_idx, *arguments, **others):
+        tested.append(batch_idx)
+    monkeypatch.setattr(SubmissionDumpHook, 'before_test_iter', killed_at_the_third)
+    with pytest.raises(KeyboardInterrupt):
+        run(options, 'main', 0)
+    monkeypatch.setattr(SubmissionDumpHook, 'before_test_iter', count)
+    run(options, 'main', 0)
+    assert len(tested) == len(dump.splitlines()) - 1 - 2
+    assert (folder / 'validation.csv').read_bytes() == dump
+    assert json.loads((folder / 'result.json').read_text())['scores'] == scores
 
 
 def test_an_arm_that_does_not_exist_is_named():
