@@ -4,6 +4,7 @@ import csv
 import math
 import re
 from collections import Counter
+from importlib.util import find_spec
 
 import pytest
 import torch
@@ -18,6 +19,7 @@ from mmengine.structures import InstanceData
 
 from projects.openimages.common.errors import UserError
 from projects.openimages.mm.engine.config import build_model, load_config
+from projects.openimages.mm.engine.fast import train_fast, use_mixed_precision
 from projects.openimages.mm.evaluation.submission_dump import add_submission_dump
 from projects.openimages.mm.models.adapting import adapt_model, for_open_images, mappings
 from projects.openimages.mm.models.ignored import unaware_parts
@@ -81,6 +83,27 @@ def test_a_model_is_trained_an_iteration_and_tested_to_a_submission(path, demo_r
     if path.stem in PIXELS:
         assert {file.stem for file in (tmp_path / 'pictures').iterdir()} == {
             *images, 'contact_sheet'}
+
+
+@pytest.mark.parametrize('path', RUNNABLE, ids=NAMES)
+def test_a_model_is_trained_an_iteration_and_tested_fast(path, demo_root, tmp_path):
+    """``--fast`` on every detector, those with operators of their own in their heads too."""
+    cfg = small_config(path, demo_root, tmp_path)
+    train_fast(cfg)
+    runner = Runner.from_cfg(cfg)
+    learning = LearningParts()
+    runner.register_hook(learning)
+    runner.train()
+    assert learning.found == {name.split('.')[0] for name, _ in runner.model.named_parameters()}
+    losses = {name: buffer.current() for name, buffer in runner.message_hub.log_scalars.items()
+              if 'loss' in name}
+    assert all(math.isfinite(loss) for loss in losses.values()), losses
+    assert any('mask' in name and loss > 0 for name, loss in losses.items()), losses
+
+    cfg = small_config(path, demo_root, tmp_path)
+    cfg.load_from = str(tmp_path / 'iter_1.pth')
+    use_mixed_precision(cfg, fast=True)
+    assert 0 <= Runner.from_cfg(cfg).test()['openimages/mAP'] <= 1
 
 
 def classification_loss(model, ignored):
@@ -163,6 +186,7 @@ def test_the_class_count_reaches_every_layer_of_classes(path):
         assert len(node['class_weight']) == 8 if 'class_weight' in node else True
 
 
+@pytest.mark.skipif(find_spec('mmpretrain') is not None, reason='mmpretrain is installed')
 def test_what_is_not_installed_is_said_in_one_line():
     assert_one_line_error(run_tool('tools/train.py', 'configs/zoo/mask_rcnn_convnext_t.py'),
                           'ConvNeXt', 'mmpretrain', 'docs/models.md')
