@@ -26,6 +26,7 @@ NOT_RUN_HERE = {
     'train_speed',    # trains: tests/mm/test_train_speed.py
     'recipe',         # trains: tests/test_recipe.py
     'recipe_arms',    # not a script: tests/test_recipe.py
+    'recipe_pictures',  # needs a hard world: tests/test_recipe.py
     'test_time_gpu',  # needs a GPU
 }
 

@@ -3,20 +3,24 @@
 import argparse
 import functools
 import json
+import re
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from benchmarks.recipe import arm_config, only_sizes, run
 from benchmarks.recipe_arms import PlaceboDataset
+from benchmarks.recipe_pictures import count_found
 from projects.openimages.data.layout import find_classes, read_classes_of
 from projects.openimages.data.prepare.run import PrepareOptions, prepare_split
 from projects.openimages.demo.hard import Knobs, make_hard_world
-from projects.openimages.masks import decompress_counts
+from projects.openimages.masks import decompress_counts, rle_from_mask
 from projects.openimages.metric import FALSE, TRUE, Matches
 from projects.openimages.mm.datasets.openimages import OpenImagesInstanceDataset
 from projects.openimages.mm.evaluation.submission_dump import SubmissionDumpHook
-from tests.helpers import run_tool
+from tests.helpers import run_here, run_tool
+from tests.submissions.fake_dump import fake_dump
 
 
 @pytest.fixture(scope='module')
@@ -179,6 +183,31 @@ def test_a_run_that_was_killed_in_its_test_goes_on_there(world, tmp_path, monkey
     assert len(tested) == len(dump.splitlines()) - 1 - 2
     assert (folder / 'validation.csv').read_bytes() == dump
     assert json.loads((folder / 'result.json').read_text())['scores'] == scores
+
+
+def test_an_object_is_found_where_its_class_and_half_of_its_mask_are():
+    square = [rle_from_mask(np.pad(np.ones((4, 4), bool), ((0, 0), (x, 12 - x))))
+              for x in (0, 1, 2, 12)]
+    there = [(5, square[0]), (6, square[3])]
+    assert count_found([(5, square[1]), (6, square[3])], there) == 2  # 3 of 5 columns, and all
+    assert count_found([(5, square[2]), (5, square[3])], there) == 0  # 2 of 6, and another class
+    assert count_found([(5, square[0]), (5, square[1])], there) == 1  # twice the same
+    assert count_found([], there) == 0
+
+
+def test_the_picture_counts_what_runs_find_and_shows_where_the_last_gains(world, tmp_path):
+    index = world / 'prepared' / 'oracle' / 'index.arrow'
+    runs = [f'{name}={fake_dump(tmp_path / name, index, seed=1, skill=skill)}'
+            for name, skill in (('worse', 0.2), ('better', 0.9))]
+    result = run_here('benchmarks/recipe_pictures.py', *runs, '--data', world, '--out',
+                      tmp_path / 'picture.jpg', '--images', '2')
+    assert result.returncode in (None, 0), result.stderr
+    counts = dict(re.findall(r'(worse|better): (\d+) found', result.stdout))
+    assert 0 < 2 * int(counts['worse']) < int(counts['better'])
+    with Image.open(tmp_path / 'picture.jpg') as picture:
+        assert picture.width > picture.height > 200
+    result = run_here('benchmarks/recipe_pictures.py', 'worse', '--data', world, '--out', 'x.jpg')
+    assert result.returncode == 2 and 'NAME=CSV' in result.stderr
 
 
 def test_an_arm_that_does_not_exist_is_named():
