@@ -134,6 +134,13 @@ def objectness(cfg: Config) -> None:
     cfg.model.roi_head.bbox_head.objectness = 0.5
 
 
+def scales(cfg: Config) -> None:
+    """Training images are 0.8 to 1.25 times as large."""
+    for step in cfg.train_dataloader.dataset.pipeline:
+        if step.type == 'Resize':
+            step.update(type='RandomResize', ratio_range=(0.8, 1.25))
+
+
 def soft_sampling(cfg: Config) -> None:
     """Classes are drawn by the root of their frequency, alike in the last third, with a cap."""
     cfg.train_dataloader.sampler = ConfigDict(type='SoftClassAwareSampler')
@@ -239,7 +246,8 @@ def placebo(kind: str) -> Ingredient:
 
 MAIN = (stock, expansion, ignored, class_aware)
 STEPS = {'cosine': (softmax, cosine), 'hierarchy': (hierarchy,), 'verified': (verified(0.15),),
-         'lost+groups': (lost_and_groups,), 'agnostic': (agnostic,), 'objectness': (objectness,)}
+         'lost+groups': (lost_and_groups,), 'agnostic': (agnostic,), 'scales': (scales,),
+         'objectness': (objectness,)}
 WHOLE = (*MAIN, *chain(*STEPS.values()))
 
 
@@ -259,6 +267,7 @@ def arms() -> dict[str, tuple[Ingredient, ...]]:
             ('+box-only', boxes_without_masks), ('+soft', soft_sampling),
             ('sigmoid', sigmoid), ('sigmoid +exclusive', exclusive)):
         found[f'recipe {name}'] = (*WHOLE, change)
+    found['main scales'] = (*MAIN, scales)
     for name, loss in (('FedLoss-50', fed_loss), ('Seesaw', seesaw), ('EQLv2', eqlv2),
                        ('RFS', repeat_factors)):
         found[name] = (*MAIN, loss)

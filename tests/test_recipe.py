@@ -58,6 +58,7 @@ def changed(first, second):
 
 
 BOX_LOSS = 'model.roi_head.bbox_head.loss_cls'
+RESIZE = {f'train_dataloader.dataset.pipeline.2.{key}' for key in ('type', 'ratio_range')}
 
 
 @pytest.mark.parametrize(('first', 'second', 'keys'), [
@@ -69,7 +70,9 @@ BOX_LOSS = 'model.roi_head.bbox_head.loss_cls'
                                    'model.roi_head.mask_head.class_agnostic'}),
     ('recipe -cosine', 'recipe', {'model.roi_head.bbox_head.cls_predictor_cfg.type',
                                   'model.roi_head.bbox_head.cls_predictor_cfg.temperature'}),
-    ('+agnostic', 'recipe', {'model.roi_head.bbox_head.objectness'}),
+    ('+agnostic', '+scales', RESIZE),
+    ('main', 'main scales', RESIZE),
+    ('+scales', 'recipe', {'model.roi_head.bbox_head.objectness'}),
     ('recipe sigmoid', 'recipe', {f'{BOX_LOSS}.type'}),
     ('recipe sigmoid', 'recipe sigmoid +exclusive', {f'{BOX_LOSS}.exclusive'}),
     ('recipe -agnostic', 'recipe', {'model.roi_head.bbox_head.reg_class_agnostic',
@@ -98,8 +101,8 @@ def test_the_recipe_is_the_committed_config(config_of):
     for place in ('model.roi_head.type', 'model.roi_head.bbox_head.reg_class_agnostic',
                   'model.roi_head.bbox_head.cls_predictor_cfg',
                   'model.roi_head.mask_head.class_agnostic', 'train_dataloader.sampler.type',
-                  'model.test_cfg', 'model.train_cfg', 'custom_hooks',
-                  'test_evaluator.expand_hierarchy'):
+                  'train_dataloader.dataset.pipeline', 'model.test_cfg', 'model.train_cfg',
+                  'custom_hooks', 'test_evaluator.expand_hierarchy'):
         values = []
         for node in (config_of('recipe'), committed):
             for part in place.split('.'):

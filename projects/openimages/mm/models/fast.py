@@ -176,9 +176,12 @@ def compile_features(model: nn.Module) -> None:
 
 
 _MOST_SHAPES = 64  # the buckets, in training and in testing, and other sizes of the last batch
-# Of images of 1333 x 800: square, 4:3, 3:2, 16:9 lying and upright, and whatever else.
+# Of images of 1333 x 800: square, 4:3, 3:2, 16:9 lying and upright, and whatever else; and of those
+# that come in several sizes, up to 1666 x 1000.
 BUCKETS = ((800, 832), (800, 1088), (800, 1216), (800, 1344), (832, 800), (1088, 800), (1216, 800),
-           (1344, 800), (1344, 1344))
+           (1344, 800), (1344, 1344),
+           (1024, 1024), (1024, 1344), (1024, 1504), (1024, 1696), (1344, 1024), (1504, 1024),
+           (1696, 1024), (1696, 1696))
 
 
 @MODELS.register_module()
