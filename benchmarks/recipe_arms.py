@@ -246,8 +246,7 @@ def placebo(kind: str) -> Ingredient:
 
 MAIN = (stock, expansion, ignored, class_aware)
 STEPS = {'cosine': (softmax, cosine), 'hierarchy': (hierarchy,), 'verified': (verified(0.15),),
-         'lost+groups': (lost_and_groups,), 'agnostic': (agnostic,), 'scales': (scales,),
-         'objectness': (objectness,)}
+         'lost+groups': (lost_and_groups,), 'agnostic': (agnostic,), 'objectness': (objectness,)}
 WHOLE = (*MAIN, *chain(*STEPS.values()))
 
 
@@ -264,10 +263,9 @@ def arms() -> dict[str, tuple[Ingredient, ...]]:
     for name, change in (
             ('λ=0', verified(0.0)), ('λ=0.05', verified(0.05)), ('λ=1', verified(1.0)),
             ('fg=0.5', unknown_on_objects(0.5)), ('cls=2', loss_weight(2.0)),
-            ('+box-only', boxes_without_masks), ('+soft', soft_sampling),
+            ('+box-only', boxes_without_masks), ('+soft', soft_sampling), ('+scales', scales),
             ('sigmoid', sigmoid), ('sigmoid +exclusive', exclusive)):
         found[f'recipe {name}'] = (*WHOLE, change)
-    found['main scales'] = (*MAIN, scales)
     for name, loss in (('FedLoss-50', fed_loss), ('Seesaw', seesaw), ('EQLv2', eqlv2),
                        ('RFS', repeat_factors)):
         found[name] = (*MAIN, loss)

@@ -1,9 +1,9 @@
 """Mask R-CNN R50-FPN that learns from what people verified; docs/recipe.md has the method.
 
 Against the main config: the softmax's targets and denominators follow what was verified and the
-hierarchy, and its logits are angles; boxes and masks are the same for all classes; images come in
-several sizes. Scores are weighed by the proposals' own; a class scores for its descendants too, so
-nothing is expanded afterwards.
+hierarchy, and its logits are angles; boxes and masks are the same for all classes. Scores are
+weighed by the proposals' own; a class scores for its descendants too, so nothing is expanded
+afterwards.
 """
 
 _base_ = './oi_mask_rcnn_r50.py'
@@ -21,11 +21,5 @@ model = dict(
     train_cfg=dict(rcnn=dict(assigner=dict(ignore_group_of=False))),
     test_cfg=dict(rcnn=dict(score_thr=1e-3, max_per_img=400)))
 
-train_dataloader = dict(dataset=dict(pipeline=[
-    _base_.load_image,
-    dict(type='LoadRleAnnotations', with_bbox=True, with_mask=True),
-    dict(type='RandomResize', scale=(1333, 800), ratio_range=(0.8, 1.25), keep_ratio=True),
-    dict(type='RandomFlip', prob=0.5),
-    dict(type='PackInstances')]))
 val_evaluator = dict(expand_hierarchy=False)
 test_evaluator = val_evaluator

@@ -14,11 +14,5 @@ model = dict(
         mask_head=dict(class_agnostic=True)),
     train_cfg=dict(rcnn=dict(assigner=dict(ignore_group_of=False))),
     test_cfg=dict(rcnn=dict(score_thr=1e-3, max_per_img=400)))
-train_dataloader = dict(dataset=dict(pipeline=[
-    _base_.load_image,
-    dict(type='LoadRleAnnotations', with_bbox=True, with_mask=True),
-    dict(type='RandomResize', scale=(256, 192), ratio_range=(0.8, 1.25), keep_ratio=True),
-    dict(type='RandomFlip', prob=0.5),
-    dict(type='PackInstances')]))
 val_evaluator = dict(expand_hierarchy=False)
 test_evaluator = val_evaluator
