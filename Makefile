@@ -4,7 +4,9 @@
 # make lint    ruff and mypy
 # make gpu-check  on a machine with a GPU: what needs one, and how fast training and testing are there
 # make parity  thousands of generated cases against the official evaluator
-PYTHON ?= $(shell for name in python3.11 python3.12 python3.13 python3.10 python3; do \
+# An environment that is there keeps its Python.
+PYTHON ?= $(shell for name in "$$(readlink -f .venv/bin/python)" \
+	python3.11 python3.12 python3.13 python3.10 python3; do \
 	$$name -c 'import sys; sys.exit(not (3, 10) <= sys.version_info[:2] <= (3, 13))' 2>/dev/null \
 	&& echo $$name && break; done)
 VENV_PYTHON := .venv/bin/python

@@ -9,6 +9,7 @@ C library.
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import os
 import platform
@@ -38,10 +39,15 @@ TORCH_PIP_ARGS = os.environ.get('TORCH_PIP_ARGS', '').split()
 
 
 def main() -> None:
-    stamp = fingerprint()
-    if STAMP.exists() and STAMP.read_text() == stamp and PYTHON.exists():
+    if is_complete():
         return
     check_machine()
+    with one_at_a_time():
+        if not is_complete():
+            make_environment()
+
+
+def make_environment() -> None:
     started = time.monotonic()
     if not is_usable():
         say(f'Making .venv for Python {platform.python_version()}')
@@ -54,8 +60,29 @@ def main() -> None:
     pip('--no-deps', wheel, *without_mmcv(REQUIREMENTS / 'mm.txt'),
         '-r', REQUIREMENTS / 'tf_evaluator_nodeps.txt')
     run(PYTHON, '-c', 'import mmcv.ops, mmdet, pyarrow, pandas, pycocotools')
-    STAMP.write_text(stamp)
+    STAMP.write_text(fingerprint())
     say(f'Environment ready in .venv after {time.monotonic() - started:.0f} s')
+
+
+def is_complete() -> bool:
+    return STAMP.exists() and STAMP.read_text() == fingerprint() and PYTHON.exists()
+
+
+@contextmanager
+def one_at_a_time() -> Iterator[None]:
+    """Two set-ups of one clone, as by `make demo` beside `make test`: the second waits."""
+    handle = os.open(REQUIREMENTS, os.O_RDONLY)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        say('Another set-up is at work here; waiting for it')
+        fcntl.flock(handle, fcntl.LOCK_EX)
+    except OSError:
+        pass  # a file system without locks
+    try:
+        yield
+    finally:
+        os.close(handle)
 
 
 def fingerprint() -> str:

@@ -2,11 +2,15 @@
 
 import collections
 import importlib.util
+import os
 import platform
 import re
 import shutil
+import subprocess
 import sys
+import threading
 import time
+from pathlib import Path
 
 import pytest
 
@@ -56,6 +60,50 @@ def test_environment_of_another_python_or_without_pip_is_made_again(
     python.chmod(0o755)
     monkeypatch.setattr(setup_module, 'PYTHON', python)
     assert setup_module.is_usable() is usable
+
+
+def test_of_two_set_ups_at_once_the_second_waits_and_has_nothing_left_to_do(
+        setup_module, monkeypatch, tmp_path, capsys):
+    for name in ('VENV', 'STAMP'):
+        monkeypatch.setattr(setup_module, name, tmp_path / name)
+    monkeypatch.setattr(setup_module, 'PYTHON', Path(sys.executable))
+    monkeypatch.setattr(setup_module, 'REQUIREMENTS', tmp_path)
+    monkeypatch.setattr(setup_module, 'check_machine', lambda: None)
+    inside, made = threading.Barrier(2), []
+
+    def make():
+        made.append(True)
+        inside.wait(20)
+        time.sleep(0.5)  # the other one is at the lock by now, or makes it a second time
+        setup_module.STAMP.write_text(setup_module.fingerprint())
+
+    monkeypatch.setattr(setup_module, 'make_environment', make)
+    first = threading.Thread(target=setup_module.main)
+    first.start()
+    inside.wait(20)
+    setup_module.main()
+    first.join()
+    assert made == [True]
+    assert 'waiting' in capsys.readouterr().out
+
+
+def test_make_keeps_the_python_of_an_environment_that_is_there(tmp_path):
+    def chosen():
+        return subprocess.run(
+            ['make', '-s', '-C', tmp_path, '-f', REPOSITORY / 'Makefile', 'chosen',
+             '--eval', 'chosen: ; @echo $(PYTHON)'], check=True, capture_output=True, text=True,
+            env={name: value for name, value in os.environ.items() if name != 'PYTHON'}
+        ).stdout.strip()
+
+    usual = chosen()
+    other = tmp_path / 'other'
+    other.write_text(f'#!/bin/sh\nexec {sys.executable} "$@"\n')
+    other.chmod(0o755)
+    (tmp_path / '.venv' / 'bin').mkdir(parents=True)
+    (tmp_path / '.venv' / 'bin' / 'python').symlink_to(other)
+    assert chosen() == str(other) != usual
+    other.unlink()
+    assert chosen() == usual
 
 
 def key(module, monkeypatch, tmp_path, printed, **variables):
