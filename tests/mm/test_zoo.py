@@ -48,9 +48,9 @@ class LearningParts(Hook):
                       if not torch.equal(value, self.before[name])}
 
 
-@pytest.mark.parametrize('path', RUNNABLE, ids=NAMES)
-def test_a_model_is_trained_an_iteration_and_tested_to_a_submission(path, demo_root, tmp_path):
-    runner = Runner.from_cfg(small_config(path, demo_root, tmp_path))
+def train_an_iteration(cfg):
+    """The runner, after an iteration in which every part learnt something by finite losses."""
+    runner = Runner.from_cfg(cfg)
     learning = LearningParts()
     runner.register_hook(learning)
     runner.train()
@@ -59,6 +59,12 @@ def test_a_model_is_trained_an_iteration_and_tested_to_a_submission(path, demo_r
               if 'loss' in name}
     assert all(math.isfinite(loss) for loss in losses.values()), losses
     assert any('mask' in name and loss > 0 for name, loss in losses.items()), losses
+    return runner
+
+
+@pytest.mark.parametrize('path', RUNNABLE, ids=NAMES)
+def test_a_model_is_trained_an_iteration_and_tested_to_a_submission(path, demo_root, tmp_path):
+    runner = train_an_iteration(small_config(path, demo_root, tmp_path))
     assert unaware_parts(runner.model) == []
 
     cfg = small_config(path, demo_root, tmp_path)
@@ -90,15 +96,7 @@ def test_a_model_is_trained_an_iteration_and_tested_fast(path, demo_root, tmp_pa
     """``--fast`` on every detector, those with operators of their own in their heads too."""
     cfg = small_config(path, demo_root, tmp_path)
     train_fast(cfg)
-    runner = Runner.from_cfg(cfg)
-    learning = LearningParts()
-    runner.register_hook(learning)
-    runner.train()
-    assert learning.found == {name.split('.')[0] for name, _ in runner.model.named_parameters()}
-    losses = {name: buffer.current() for name, buffer in runner.message_hub.log_scalars.items()
-              if 'loss' in name}
-    assert all(math.isfinite(loss) for loss in losses.values()), losses
-    assert any('mask' in name and loss > 0 for name, loss in losses.items()), losses
+    train_an_iteration(cfg)
 
     cfg = small_config(path, demo_root, tmp_path)
     cfg.load_from = str(tmp_path / 'iter_1.pth')

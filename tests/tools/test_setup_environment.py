@@ -146,15 +146,23 @@ def test_missing_headers_are_refused(setup, monkeypatch, tmp_path):
 def test_kept_wheel_needs_no_compiler(setup, monkeypatch):
     folder = setup.CACHE / 'torch-any'
     folder.mkdir(parents=True)
-    (folder / 'onedl_mmcv-1.whl').touch()
     monkeypatch.setattr(shutil, 'which', lambda name: None)
-    setup.check_machine()
+    assert 'a C++ compiler is needed' in refusal(setup)
+    (folder / 'onedl_mmcv-1.whl').touch()
+    assert setup.check_machine() is None
 
 
 def test_finished_environment_is_left_alone(setup, monkeypatch, tmp_path):
     setup.STAMP.write_text(setup.fingerprint())
     monkeypatch.setattr(setup, 'PYTHON', setup.STAMP)
+    made = []
+    monkeypatch.setattr(setup, 'check_machine', lambda: None)
+    monkeypatch.setattr(setup, 'make_environment', lambda: made.append(True))
     setup.main()
+    assert made == []
+    setup.STAMP.unlink()
+    setup.main()
+    assert made == [True]
 
 
 def test_changed_requirement_makes_another_fingerprint(setup, monkeypatch, tmp_path):
