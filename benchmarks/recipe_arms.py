@@ -10,10 +10,14 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import cached_property
 from itertools import chain
+from typing import Any
 
 import numpy as np
+import torch
 from mmdet.registry import DATASETS
 from mmengine.config import Config, ConfigDict
+from mmengine.hooks import Hook
+from mmengine.registry import HOOKS
 
 from projects.openimages.masks import compress_counts, decompress_counts, rle_from_crop
 from projects.openimages.mm.datasets.openimages import OpenImagesInstanceDataset
@@ -185,7 +189,8 @@ class PlaceboDataset(OpenImagesInstanceDataset):
 
     Args:
         placebo: ``'verified'`` gives each image another image's verified labels, ``'hierarchy'``
-            permutes the classes in the hierarchy, ``'has_mask'`` moves the missing masks to other
+            permutes the classes in the hierarchy (in training alone:
+            :class:`TrueHierarchyHook`), ``'has_mask'`` moves the missing masks to other
             instances (an instance whose mask was missing has its box as mask).
         options: of ``OpenImagesInstanceDataset``.
     """
@@ -195,9 +200,14 @@ class PlaceboDataset(OpenImagesInstanceDataset):
         super().__init__(**options)
 
     @property
+    def true_ancestor_matrix(self) -> np.ndarray:
+        """The dataset's, whatever the placebo."""
+        return super().ancestor_matrix
+
+    @property
     def ancestor_matrix(self) -> np.ndarray:
         """As the dataset's, of permuted classes where that is the placebo."""
-        matrix = super().ancestor_matrix
+        matrix = self.true_ancestor_matrix
         if self._placebo != 'hierarchy':
             return matrix
         order = np.random.default_rng(0).permutation(len(matrix))
@@ -217,6 +227,22 @@ class PlaceboDataset(OpenImagesInstanceDataset):
         if self._placebo == 'has_mask':
             _move_missing_masks(instances, np.random.default_rng((0, row)), height, width)
         return instances
+
+
+@HOOKS.register_module()
+class TrueHierarchyHook(Hook):
+    """Checkpoints bear the true hierarchy, whatever the model was trained with.
+
+    A test with a permuted one would say little: ancestors' scores would be sums of strangers',
+    however well the model had learnt.
+    """
+
+    def before_save_checkpoint(self, runner: Any, checkpoint: dict) -> None:
+        """Put it in the place of the model's own, which stays as it is."""
+        true = torch.from_numpy(runner.train_dataloader.dataset.true_ancestor_matrix)
+        weights = checkpoint['state_dict']
+        for key in [key for key in weights if key.endswith('.ancestors')]:
+            weights[key] = true.clone()
 
 
 def _move_missing_masks(instances: list[dict], rng: np.random.Generator, height: int,
@@ -239,6 +265,8 @@ def placebo(kind: str) -> Ingredient:
     """Train on :class:`PlaceboDataset`."""
     def apply(cfg: Config) -> None:
         cfg.train_dataloader.dataset.update(type='PlaceboDataset', placebo=kind)
+        if kind == 'hierarchy':
+            cfg.custom_hooks.append(ConfigDict(type='TrueHierarchyHook'))
     return apply
 
 

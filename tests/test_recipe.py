@@ -7,6 +7,8 @@ import re
 
 import numpy as np
 import pytest
+import torch
+from mmengine.runner import Runner
 from PIL import Image
 
 from benchmarks.recipe import arm_config, only_sizes, run
@@ -131,6 +133,22 @@ def test_placebos_break_one_kind_of_evidence_and_keep_its_amount(world):
                for part in (items[0], items[2])]
     assert missing[0] != missing[1]
     assert [sum(item) for item in missing[0]] == [sum(item) for item in missing[1]]
+
+
+def test_a_model_that_trained_with_another_hierarchy_is_tested_with_the_true_one(world, tmp_path):
+    true = dataset(world, OpenImagesInstanceDataset).ancestor_matrix
+    key = 'roi_head.bbox_head.loss_cls.ancestors'
+    saved = []
+    for arm in ('placebo hierarchy', 'recipe'):
+        cfg = arm_config(argparse.Namespace(data=world, out=tmp_path, iterations=2, lr=5e-4),
+                         arm, 0)
+        cfg.val_cfg = cfg.val_dataloader = cfg.val_evaluator = None
+        Runner.from_cfg(cfg).train()
+        saved.append(torch.load(f'{cfg.work_dir}/iter_2.pth', weights_only=False)['state_dict'])
+    placebo, recipe = saved
+    assert (placebo[key].numpy() == true).all()
+    bias = 'roi_head.bbox_head.fc_cls.bias'
+    assert not torch.equal(placebo[bias], recipe[bias]), 'it trained with the true one'
 
 
 def test_of_other_sizes_nothing_is_looked_for_and_nothing_true():
