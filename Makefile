@@ -38,4 +38,5 @@ gpu-check: setup
 	@$(VENV_PYTHON) -c "import torch; torch.cuda.is_available() or exit('error: no GPU here, or torch is the CPU build')"
 	@$(VENV_PYTHON) -m pytest -m gpu
 	@$(VENV_PYTHON) benchmarks/train_speed.py
+	@$(VENV_PYTHON) benchmarks/rpn_speed.py
 	@$(VENV_PYTHON) benchmarks/test_time_gpu.py

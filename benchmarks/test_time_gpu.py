@@ -32,6 +32,7 @@ from mmdet.structures.mask import encode_mask_results
 from mmdet.utils import register_all_modules
 from mmengine.config import Config
 
+from projects.openimages.mm.engine.fast import use_mixed_precision
 from projects.openimages.mm.models import fast
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -46,6 +47,8 @@ def build(arm: str, device: str) -> torch.nn.Module:
     if arm.startswith('stock'):
         cfg.model.roi_head.mask_head.type = 'FCNMaskHead'
     cfg.model.test_cfg.rcnn.update(score_thr=0.05, max_per_img=100)
+    if arm == 'fast':
+        use_mixed_precision(cfg, fast=True)
     torch.manual_seed(0)
     model = MODELS.build(cfg.model).to(device).eval()
     resemble_a_trained_one(model)

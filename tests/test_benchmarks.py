@@ -19,6 +19,7 @@ RUNS = {
     'prepare_full_size': ('--images 30 --workers 1', r'\d s\b'),
     'prepare_speed': ('--masks 3 --rounds 1 --workers 1', r'usual way / ours +[\d.]+'),
     'report_speed': ('--images 20', r'\d s'),
+    'rpn_speed': ('--device cpu --images 1 --steps 1', r'stock / ours +[\d.]+ +[\d.]+'),
     'submission_speed': ('--images 3 --sweep-images 3 --detections 2', r'[\d.]+ s'),
 }
 NOT_RUN_HERE = {

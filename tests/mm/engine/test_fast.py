@@ -47,6 +47,19 @@ def test_what_the_config_sets_itself_stays():
     assert cfg.model.data_preprocessor.type == 'DetDataPreprocessor'
 
 
+def test_proposals_are_made_for_batches_where_the_config_has_the_usual_head():
+    for prepare in (train_fast, lambda cfg: use_mixed_precision(cfg, fast=True)):
+        cfg = load_config(MAIN)
+        prepare(cfg)
+        assert cfg.model.rpn_head.type == 'BatchRPNHead'
+        cfg = load_config(MAIN, {'model.rpn_head.type': 'GARPNHead'})
+        prepare(cfg)
+        assert cfg.model.rpn_head.type == 'GARPNHead'
+    cfg = load_config(MAIN)
+    use_mixed_precision(cfg)
+    assert cfg.model.rpn_head.type == 'RPNHead'
+
+
 def test_without_workers_nothing_is_fetched_ahead():
     cfg = load_config(MAIN, {'train_dataloader.num_workers': 0,
                              'train_dataloader.persistent_workers': False})

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from mmengine.config import Config
+from mmengine.config import Config, ConfigDict
 
 from projects.openimages.common.errors import UserError
 from projects.openimages.mm.engine.options import arguments_of, class_of, is_a
@@ -17,8 +17,8 @@ def train_fast(cfg: Config, compile_parts: bool = False) -> None:
     """Train fast; what is learnt stays the same up to bfloat16's rounding.
 
     bfloat16 autocast; weights with channels last; normalisation with fixed statistics folded into
-    the convolutions before it; one kernel for an optimiser's step; batches loaded ahead into
-    pinned memory and copied beside the work.
+    the convolutions before it; proposals for a batch at once; one kernel for an optimiser's step;
+    batches loaded ahead into pinned memory and copied beside the work.
 
     Args:
         cfg: changed in place. What it sets of these itself stays.
@@ -43,6 +43,7 @@ def train_fast(cfg: Config, compile_parts: bool = False) -> None:
             raise UserError('--compile pads batches in the place of DetDataPreprocessor, but the '
                             f'config has {preprocessor.get("type")}')
         preprocessor['type'] = 'BucketPreprocessor'
+    _propose_for_batches(cfg)
     _add_hook(cfg, type='FastModelHook', compile_parts=compile_parts)
 
 
@@ -58,11 +59,22 @@ def use_mixed_precision(cfg: Config, fast: bool = False) -> None:
     cfg.test_cfg.fp16 = True
     if fast:
         _fast_loading(cfg, 'test_dataloader')
+        _propose_for_batches(cfg)
     _add_hook(cfg, type='FastModelHook' if fast else 'MixedPrecisionHook')
 
 
 def _add_hook(cfg: Config, **hook: Any) -> None:
     cfg.custom_hooks = [*cfg.get('custom_hooks', []), hook]
+
+
+def _propose_for_batches(cfg: Config) -> None:
+    head = _detector(cfg).get('rpn_head')
+    if head and is_a(head, 'RPNHead', exactly=True):
+        head.type = 'BatchRPNHead'
+
+
+def _detector(cfg: Config) -> ConfigDict:
+    return cfg.model.get('module') or cfg.model  # with test-time augmentation
 
 
 def _fast_loading(cfg: Config, *loaders: str) -> None:
@@ -71,6 +83,6 @@ def _fast_loading(cfg: Config, *loaders: str) -> None:
         if loader.get('num_workers'):
             loader.setdefault('persistent_workers', True)
             loader.setdefault('prefetch_factor', _PREFETCHED)
-    model = cfg.model.get('module') or cfg.model  # with test-time augmentation
+    model = _detector(cfg)
     if model.get('data_preprocessor'):
         model.data_preprocessor.setdefault('non_blocking', True)
