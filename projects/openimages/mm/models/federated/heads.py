@@ -10,7 +10,6 @@ detected as several classes has its mask made once.
 from __future__ import annotations
 
 import copy
-import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
@@ -26,16 +25,17 @@ from mmengine.structures import InstanceData
 from torch import Tensor
 
 from projects.openimages.mm.models.assigners import pair_overlaps
-from projects.openimages.mm.models.federated.losses import FederatedLoss, FederatedSoftmaxLoss
+from projects.openimages.mm.models.federated.losses import (
+    PRIOR_LOGIT,
+    FederatedLoss,
+    FederatedSoftmaxLoss,
+)
 from projects.openimages.mm.models.federated.targets import (
     COVERED,
     Hierarchy,
     ImageClasses,
     Regions,
 )
-
-PRIOR = 0.01
-"""The score of every class before training, as in https://arxiv.org/abs/1708.02002."""
 
 _LEAST = 1e-6  # of a proposal's score: its logarithm is needed
 
@@ -131,10 +131,10 @@ class FederatedBBoxHead(Shared2FCBBoxHead):
                              f'{type(self.loss_cls).__name__}')
 
     def init_weights(self) -> None:
-        """Start every class at about ``PRIOR`` where each has a sigmoid."""
+        """Start every class at about 0.01 where each has a sigmoid."""
         super().init_weights()
         if not isinstance(self.loss_cls, FederatedSoftmaxLoss):
-            torch.nn.init.constant_(self.fc_cls.bias, -math.log((1 - PRIOR) / PRIOR))
+            torch.nn.init.constant_(self.fc_cls.bias, PRIOR_LOGIT)
 
     @contextmanager
     def on_proposals(self, scores: Sequence[Tensor]) -> Iterator[None]:

@@ -13,6 +13,7 @@ What is known of the classes, their hierarchy and frequencies, comes from the tr
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -32,6 +33,11 @@ from projects.openimages.mm.models.federated.targets import (
     own_classes,
     tail_weights,
 )
+
+PRIOR = 0.01
+"""The score of every class before training, as in https://arxiv.org/abs/1708.02002."""
+
+PRIOR_LOGIT = -math.log((1 - PRIOR) / PRIOR)
 
 
 class _SigmoidLoss(nn.Module):
@@ -230,7 +236,13 @@ class FedLoss(_SigmoidLoss):
     """Federated loss of CenterNet2: classes of the batch and some others, by a sigmoid each.
 
     In each step the classes of the batch's objects and further ones, drawn by frequency, make up
-    ``num_sampled`` classes; the others have no say. Source: https://arxiv.org/abs/2103.07461.
+    ``num_sampled`` classes; the others have no say. Source: https://arxiv.org/abs/2103.07461. A
+    class without training instances counts as if it had one, so that it is drawn at times and its
+    scores fall.
+
+    Outputs are taken as ``PRIOR_LOGIT`` less than they are, which is the source's bias before
+    training, whatever head they come from. Without it hundreds of classes start at one half, and
+    short trainings are spent on unlearning that.
 
     Args:
         num_classes: C.
@@ -245,13 +257,18 @@ class FedLoss(_SigmoidLoss):
         self.num_sampled = num_sampled
         self.power = power
 
+    def get_activation(self, cls_score: Tensor) -> Tensor:
+        """(R, C + 1) scores of (R, C) outputs, the last column 0 for the background."""
+        return super().get_activation(cls_score + PRIOR_LOGIT)
+
     def forward(self, cls_score: Tensor, labels: Tensor, weight: Tensor | None = None,
                 avg_factor: float | None = None,
                 reduction_override: str | None = None) -> Tensor:
         """The loss of (R, C) outputs for (R,) labels, C being background."""
         self._check_set()
         targets = F.one_hot(labels, self.num_classes + 1)[:, :-1].to(cls_score)
-        losses = F.binary_cross_entropy_with_logits(cls_score, targets, reduction='none')
+        losses = F.binary_cross_entropy_with_logits(cls_score + PRIOR_LOGIT, targets,
+                                                    reduction='none')
         if weight is not None:
             losses = losses * weight[:, None]
         losses = losses[:, self._sampled(labels)].sum()
@@ -262,9 +279,10 @@ class FedLoss(_SigmoidLoss):
         chosen = torch.zeros(self.num_classes + 1, dtype=torch.bool, device=labels.device)
         chosen[labels] = True
         chosen = chosen[:-1]
-        chances = self.class_counts.float() ** self.power
-        chances[chosen | (self.class_counts == 0)] = 0
-        wanted = min(self.num_sampled - int(chosen.sum()), int((chances > 0).sum()))
+        chances = self.class_counts.clamp(min=1).float() ** self.power
+        chances[chosen] = 0
+        present = int(chosen.sum())
+        wanted = min(self.num_sampled, self.num_classes) - present
         if wanted > 0:
             chosen[torch.multinomial(chances, wanted)] = True
         return chosen
