@@ -120,11 +120,13 @@ def main() -> None:
         read_checkpoint,
         weights_of,
     )
-    from projects.openimages.mm.engine.processes import start_processes
+    from projects.openimages.mm.engine.processes import number_of_processes, start_processes
 
     cfg = configs.load_config(args.config, args.cfg_options)
     configs.set_work_dir(cfg, args.work_dir, args.config)
     cfg.load_from = local_file(args.checkpoint)
+    if number_of_processes(args.launcher) == 1:
+        configs.use_local_norms(cfg.model)
     model = configs.build_model(cfg)
     load_weights(model, weights_of(read_checkpoint(cfg.load_from)), cfg.load_from)
     if args.split:

@@ -83,6 +83,9 @@ def main() -> None:
     if checkpoint:
         cfg.resume, cfg.load_from = True, checkpoint
     checks.check_amp(cfg)
+    checks.check_loop(cfg)
+    if processes == 1:
+        configs.use_local_norms(cfg.model)
     model = configs.build_model(cfg)
     checks.check_data(cfg, model, 'train_dataloader', 'val_dataloader')
     checks.check_start_weights(cfg, model)

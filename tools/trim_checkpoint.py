@@ -1,7 +1,8 @@
 #!/usr/bin/env python
-"""COCO Mask R-CNN checkpoint to Open Images start weights.
+"""A COCO checkpoint to Open Images start weights.
 
-Reads the keys of MMDetection, maskrcnn-benchmark and torchvision (maskrcnn_resnet50_fpn).
+Reads those of any detector of MMDetection, and Mask R-CNN's of maskrcnn-benchmark and torchvision
+(maskrcnn_resnet50_fpn).
 """
 
 import argparse
@@ -47,8 +48,8 @@ def main() -> None:
     with atomic_write(args.output, 'wb') as file:
         torch.save({'state_dict': start.state_dict, 'meta': {'scheme': start.scheme}}, file)
     write_json(args.json, start.to_dict())
-    print(f'{start.report()}\n{args.output}: {len(start.state_dict)} tensors, for a classifier '
-          f'with {args.num_classes + 1} outputs ({args.num_classes} classes and background)')
+    print(f'{start.report()}\n{args.output}: {len(start.state_dict)} tensors, for '
+          f'{args.num_classes} classes')
 
 
 if __name__ == '__main__':

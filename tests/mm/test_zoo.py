@@ -18,10 +18,18 @@ from mmengine.runner import Runner
 from mmengine.structures import InstanceData
 
 from projects.openimages.common.errors import UserError
+from projects.openimages.masks import inflate_text, rle_to_mask
+from projects.openimages.mm.engine.checkpoints import read_checkpoint
 from projects.openimages.mm.engine.config import build_model, load_config
 from projects.openimages.mm.engine.fast import train_fast, use_mixed_precision
+from projects.openimages.mm.engine.start_weights import trim
 from projects.openimages.mm.evaluation.submission_dump import add_submission_dump
-from projects.openimages.mm.models.adapting import adapt_model, for_open_images, mappings
+from projects.openimages.mm.models.adapting import (
+    adapt_model,
+    for_open_images,
+    mappings,
+    set_class_count,
+)
 from projects.openimages.mm.models.ignored import unaware_parts
 from tests.helpers import REPOSITORY, assert_one_line_error, run_tool
 from tests.mm.test_configs import code_lines
@@ -132,6 +140,24 @@ def test_what_lies_in_a_group_is_not_learnt_as_background(path, tmp_path):
         assert classification_loss(model, 1) == 0
 
 
+@pytest.mark.parametrize('path', RUNNABLE, ids=NAMES)
+def test_a_model_starts_from_one_of_80_classes_but_for_what_is_made_for_classes(path, tmp_path):
+    cfg = small_config(path, tmp_path, tmp_path)
+    torch.manual_seed(0)
+    model = build_model(cfg)
+    set_class_count(cfg.model, 80)
+    coco = {name: value for name, value in build_model(cfg).state_dict().items()
+            if '.loss_' not in name}  # COCO's were trained with a softmax
+    torch.save({'state_dict': coco}, tmp_path / 'coco.pth')
+    start = trim(read_checkpoint(tmp_path / 'coco.pth'), model.state_dict())
+    own = model.state_dict()
+    of_classes = {name for name in own if name not in coco or coco[name].shape != own[name].shape}
+    assert set(start.missing) == of_classes and 0 < len(of_classes) < 0.2 * len(own)
+    assert all(torch.equal(start.state_dict[name], coco[name]) for name in start.state_dict)
+    missing, unexpected = model.load_state_dict(start.state_dict, strict=False)
+    assert set(missing) == of_classes and not unexpected
+
+
 @pytest.mark.parametrize('name', ['tood/tood_r50_fpn_1x_coco.py', 'atss/atss_r50_fpn_1x_coco.py'])
 def test_nor_by_one_stage_detectors_with_assigners_of_their_own(name):
     cfg = Config({'model': get_config(f'mmdet::{name}').model})
@@ -213,6 +239,20 @@ def test_the_examples_of_the_page_are_configs(name, tmp_path):
         assert unaware_parts(build_model(cfg)) == []
 
 
+def test_the_pages_detector_is_trained_an_iteration_and_tested(demo_root, tmp_path):
+    path = tmp_path / 'model.py'
+    configs = REPOSITORY / 'configs'
+    path.write_text(re.sub(r"'\./", f"'{configs}/", EXAMPLES['another']))
+    train_an_iteration(small_config(path, demo_root, tmp_path / 'work'))
+    cfg = small_config(path, demo_root, tmp_path / 'work')
+    cfg.load_from = str(tmp_path / 'work' / 'iter_1.pth')
+    add_submission_dump(cfg, tmp_path / 'submission.csv')
+    assert 0 <= Runner.from_cfg(cfg).test()['openimages/mAP'] <= 1
+    with open(tmp_path / 'submission.csv', newline='') as file:
+        assert len(list(csv.DictReader(file))) == len(
+            list((demo_root / 'images' / 'validation').glob('*.jpg')))
+
+
 WHOLE = '''
 _base_ = ['mmdet::{name}', '{configs}/_base_/openimages.py']
 from projects.openimages.mm.models.adapting import for_open_images
@@ -241,6 +281,32 @@ def test_any_config_of_mmdetection_takes_our_data_and_schedule(tmp_path, name):
     assert 'coco' not in re.sub(r'checkpoint=.*', '', text).lower()
     assert not re.search(r'num_classes=(80|81)\b', text)
     build_model(cfg)
+
+
+@pytest.mark.parametrize('name', [
+    'tood/tood_r50_fpn_1x_coco.py', 'faster_rcnn/faster-rcnn_r50_fpn_1x_coco.py'])
+def test_a_detector_of_boxes_is_scored_and_handed_in_with_them(
+        name, demo_root, tmp_path, caplog):
+    """Its masks are the pixels that its boxes touch, in the metric as in the submission."""
+    path = tmp_path / 'model.py'
+    path.write_text(WHOLE.format(name=name, configs=REPOSITORY / 'configs'))
+    cfg = small_config(path, demo_root, tmp_path)
+    cfg.test_evaluator = [cfg.test_evaluator, {
+        'type': 'DumpPredictions', 'out_file_path': str(tmp_path / 'all.pkl')}]
+    add_submission_dump(cfg, tmp_path / 'submission.csv', expand_hierarchy=False)
+    runner = Runner.from_cfg(cfg)
+    runner.logger.addHandler(caplog.handler)
+    scores = runner.test()
+    assert 0 <= scores['openimages/mAP'] <= 1
+    assert caplog.text.count('its boxes are taken for them') <= 1
+    assert load(tmp_path / 'all.pkl')[0]['pred_instances']['masks']
+    with open(tmp_path / 'submission.csv', newline='') as file:
+        row = next(row for row in csv.DictReader(file) if row['PredictionString'])
+    height, width = int(row['ImageHeight']), int(row['ImageWidth'])
+    for text in row['PredictionString'].split()[2::3]:
+        mask = rle_to_mask({'size': [height, width], 'counts': inflate_text(text, height, width)})
+        rows, columns = mask.any(1).nonzero()[0], mask.any(0).nonzero()[0]
+        assert mask[rows[0]:rows[-1] + 1, columns[0]:columns[-1] + 1].all()
 
 
 def test_settings_below_the_call_reach_what_it_made(tmp_path):

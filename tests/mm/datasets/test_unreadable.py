@@ -8,6 +8,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from mmdet.registry import DATASETS
 from mmdet.structures import DetDataSample
 from mmengine.registry import init_default_scope
 from mmengine.runner import Runner
@@ -68,8 +69,28 @@ def test_another_image_is_taken_and_the_bad_one_named(root, damage, reason):
         (bad.name, True)}
     good = (number + 1) % 24
     assert 'skipped_images' not in data[good]['data_samples'].metainfo  # said once
-    raw = dataset(root, pipeline=PIPELINE[:3])[number]  # as a wrapper gets it
-    assert Path(raw['skipped_images'][0][0]).name == bad.name
+
+
+def test_those_that_an_image_was_to_be_mixed_with_are_named_too(root):
+    """Half of all images are cut; each item is pasted on from another that can be read."""
+    size = {'type': 'Resize', 'scale': (64, 64), 'keep_ratio': False}
+    mixed = DATASETS.build({
+        'type': 'MultiImageMixDataset', 'pipeline': [{'type': 'RleCopyPaste'}, PIPELINE[3]],
+        'dataset': {'type': 'OpenImagesInstanceDataset', 'data_root': str(root),
+                    'ann_file': 'prepared/train/index.arrow',
+                    'data_prefix': {'img': 'images/train/'}, 'pipeline': [*PIPELINE[:2], size]}})
+    whole = mixed.dataset.get_data_info(0)['img_path']
+    bad = [path for path in images(root) if str(path) != whole][::2]
+    for path in bad:
+        cut(path)
+    taken = []
+    mixed.dataset.prepare_data = lambda number, prepare=mixed.dataset.prepare_data: (
+        taken.append(mixed.dataset.get_data_info(number)['img_path']), prepare(number))[1]
+    np.random.seed(0)  # noqa: NPY002  # MMDetection draws from it
+    samples = [mixed[0]['data_samples'] for _ in range(10)]
+    expected = [path for path in taken if Path(path) in bad]
+    found = [path for sample in samples for path, _ in sample.metainfo.get('skipped_images', [])]
+    assert found == expected and len(found) > 2
 
 
 def test_in_a_test_it_is_a_black_image_that_says_so(root):

@@ -6,9 +6,14 @@ import pytest
 import torch
 
 from projects.openimages.common.errors import UserError
-from projects.openimages.mm.engine.checks import check_data, check_start_weights, class_counts
+from projects.openimages.mm.engine.checks import (
+    check_data,
+    check_loop,
+    check_start_weights,
+    class_counts,
+)
 from projects.openimages.mm.engine.config import build_model, load_config
-from tests.helpers import REPOSITORY, assert_one_line_error, run_tool
+from tests.helpers import REPOSITORY, assert_one_line_error, run_main, run_tool
 
 MAIN, DEMO = (REPOSITORY / 'configs' / f'oi_mask_rcnn_r50{name}.py' for name in ('', '_demo'))
 
@@ -54,6 +59,40 @@ def test_heads_of_another_data_set_are_one_line_before_training(demo_root, tmp_p
     result = run_tool('tools/train.py', DEMO, '--work-dir', tmp_path, '--cfg-options',
                       f'data_root={demo_root}', 'model.roi_head.bbox_head.num_classes=80')
     assert_one_line_error(result, 'the index has 300 classes', 'roi_head.bbox_head 80')
+
+
+@pytest.mark.parametrize('wrap', [
+    lambda good, bad: {'type': 'ConcatDataset', 'datasets': [good, bad]},
+    lambda good, bad: {'type': 'RepeatDataset', 'times': 2, 'dataset': bad},
+    lambda good, bad: {'type': 'RepeatDataset', 'times': 2, 'dataset': {
+        'type': 'ConcatDataset', 'datasets': [good, bad]}}])
+def test_each_data_set_in_a_wrapper_is_looked_at(demo_root, model, wrap):
+    cfg = load_config(DEMO, {'data_root': str(demo_root)})
+    good = cfg.train_dataloader.dataset
+    for change, message in (({'data_prefix': {'img': 'images/none/'}}, 'images/none'),
+                            ({'metainfo': {'classes': ['Cat']}}, 'has 1 classes')):
+        cfg.train_dataloader.dataset = wrap(good, {**good, **change})
+        with pytest.raises(UserError, match=message):
+            check_data(cfg, model, 'train_dataloader')
+    cfg.train_dataloader.dataset = wrap(good, good)
+    check_data(cfg, model, 'train_dataloader')
+
+
+@pytest.mark.parametrize('sampler', [
+    'InfiniteSampler', 'InfiniteClassAwareSampler', 'SoftClassAwareSampler'])
+def test_epochs_that_would_never_end_are_said(sampler, tmp_path, monkeypatch):
+    for loop in ({'type': 'EpochBasedTrainLoop', 'max_epochs': 2},
+                 {'by_epoch': True, 'max_epochs': 2}):
+        cfg = load_config(MAIN, {'train_dataloader.sampler.type': sampler})
+        cfg.train_cfg = loop
+        with pytest.raises(UserError, match=f'an epoch of {sampler} never ends'):
+            check_loop(cfg)
+        cfg.train_dataloader.sampler.type = 'DefaultSampler'
+        check_loop(cfg)
+    check_loop(load_config(MAIN))
+    with pytest.raises(UserError, match='never ends'):
+        run_main(monkeypatch, 'tools/train.py', MAIN, '--work-dir', tmp_path, '--cfg-options',
+                 'train_cfg.type=EpochBasedTrainLoop', f'train_dataloader.sampler.type={sampler}')
 
 
 def test_missing_images_are_said(demo_root, model):

@@ -16,10 +16,12 @@ from projects.openimages.mm.engine.config import (
     needs_expansion,
     score_as_submitted,
     set_work_dir,
+    use_local_norms,
     use_split,
     use_tta,
 )
 from projects.openimages.mm.evaluation.challenge_metric import OpenImagesChallengeMetric
+from projects.openimages.mm.evaluation.submission_dump import add_submission_dump
 from tests.helpers import REPOSITORY
 
 MAIN, DEMO = (REPOSITORY / 'configs' / f'oi_mask_rcnn_r50{name}.py' for name in ('', '_demo'))
@@ -111,6 +113,7 @@ def test_a_cascade_of_federated_heads_under_test_time_augmentation_is_not_expand
 NESTED = [
     lambda metric: {'type': 'Evaluator', 'metrics': [metric]},
     lambda metric: [metric, {'type': 'CocoMetric'}],
+    lambda metric: (metric, {'type': 'CocoMetric'}),
     lambda metric: {'type': Evaluator, 'metrics': {**metric, 'type': OpenImagesChallengeMetric}},
     lambda metric: {**metric, 'type': 'mmdet.OpenImagesChallengeMetric'}]
 
@@ -123,8 +126,35 @@ def test_threshold_and_cap_reach_the_metric_in_whatever_form_it_is_given(form, d
     found = cfg.test_evaluator
     if isinstance(found, Mapping):
         found = found.get('metrics', found)
-    metric = METRICS.build(found[0] if isinstance(found, list) else found)
+    metric = METRICS.build(found[0] if isinstance(found, list | tuple) else found)
     assert metric.selection == {'score_thr': 0.25, 'max_per_img': 7, 'expand_hierarchy': True}
+
+
+def test_normalisation_over_processes_needs_no_processes_to_be_looked_at():
+    """MMCV's cannot be built before they have joined; the tensors are the same."""
+    cfg = load_config(DEMO, {'model.backbone.norm_cfg.type': 'MMSyncBN'})
+    names = build_model(cfg).state_dict().keys()
+    assert names == build_model(load_config(DEMO)).state_dict().keys()
+    assert cfg.model.backbone.norm_cfg.type == 'MMSyncBN'  # for the runner, which joins first
+    use_local_norms(cfg.model)
+    assert cfg.model.backbone.norm_cfg == load_config(DEMO).model.backbone.norm_cfg
+
+
+def test_a_test_set_in_a_wrapper_gets_augmentation_and_a_dump(demo_root, tmp_path):
+    cfg = load_config(DEMO, {'data_root': str(demo_root)})
+    inner = cfg.test_dataloader.dataset
+    cfg.test_dataloader.dataset = {'type': 'RepeatDataset', 'dataset': inner, 'times': 1}
+    cfg.tta_model, cfg.tta_pipeline = {'type': 'MaskAveragingTTA'}, [{'type': 'PackInstances'}]
+    add_submission_dump(cfg, tmp_path / 'submission.csv')
+    pipeline = cfg.test_dataloader.dataset.dataset.pipeline
+    assert pipeline[0].type == 'LoadImageOrBlank'
+    use_tta(cfg)
+    assert cfg.test_dataloader.dataset.dataset.pipeline == cfg.tta_pipeline
+    assert 'pipeline' not in cfg.test_dataloader.dataset
+    cfg.test_dataloader.dataset = {'type': 'ConcatDataset', 'datasets': [inner, inner]}
+    for ask in (use_tta, lambda cfg: add_submission_dump(cfg, tmp_path / 'submission.csv')):
+        with pytest.raises(UserError, match='ConcatDataset: test one split at a time'):
+            ask(cfg)
 
 
 def test_a_class_instead_of_its_name_gets_another_split(demo_root):

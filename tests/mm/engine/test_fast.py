@@ -60,6 +60,15 @@ def test_proposals_are_made_for_batches_where_the_config_has_the_usual_head():
     assert cfg.model.rpn_head.type == 'RPNHead'
 
 
+def test_types_that_a_config_leaves_to_mmengine_are_known():
+    cfg = load_config(MAIN)
+    del cfg.optim_wrapper['type'], cfg.test_cfg['type']
+    train_fast(cfg)
+    use_mixed_precision(cfg)
+    assert cfg.optim_wrapper.type == 'Bfloat16OptimWrapper'
+    assert cfg.test_cfg == {'type': 'TestLoop', 'fp16': True}
+
+
 def test_without_workers_nothing_is_fetched_ahead():
     cfg = load_config(MAIN, {'train_dataloader.num_workers': 0,
                              'train_dataloader.persistent_workers': False})

@@ -42,6 +42,7 @@ def value_at(node, key):
     {'train_dataloader.dataset.metainfo.classes': ['Cat']},
     {'runner_type': 'FlexibleRunner', 'strategy.type': 'DDPStrategy'},
     {'train_dataloader.pin_memory': True}, {'train_dataloader.prefetch_factor': 4},
+    {'optim_wrapper.dtype': 'bfloat16'},
     {'model.test_cfg.rcnn.nms_pre': 3}, {'env_cfg.cudnn_benchmark': True},
     {'optim_wrapper.optimizer.type': 'AdamW', 'optim_wrapper.optimizer.betas': (0.9, 0.99)},
     {'default_hooks.checkpoint.published_keys': ['meta']}, {'compile.mode': 'default'}])

@@ -17,11 +17,10 @@ class Lying(Numbers):
 
 def read_in_training(folder, max_iters, own_seed, **options):
     """What is read in iterations of two images; the runner's seed is drawn."""
-    data = Lying()
     sampler = {'type': 'InfiniteSampler'} | ({} if own_seed is None else {'seed': own_seed})
     runner = Runner(
         Line(), str(folder), train_dataloader={
-            'batch_size': 2, 'dataset': data, 'sampler': sampler, 'num_workers': 0,
+            'batch_size': 2, 'dataset': Lying(), 'sampler': sampler, 'num_workers': 0,
             'batch_sampler': {'type': 'ResumableAspectRatioBatchSampler'},
             'collate_fn': {'type': 'default_collate'}},
         train_cfg={'type': 'ResumableTrainLoop', 'max_iters': max_iters},
@@ -29,7 +28,7 @@ def read_in_training(folder, max_iters, own_seed, **options):
         default_scope='mmdet', default_hooks={
             'checkpoint': {'type': 'CheckpointHook', 'by_epoch': False, 'interval': 2}}, **options)
     runner.train()
-    return data.read, runner.seed
+    return runner.train_dataloader.dataset.read, runner.seed
 
 
 @pytest.mark.parametrize('own_seed', [None, 7])
@@ -38,6 +37,7 @@ def test_a_resumed_training_goes_on_in_the_same_order(tmp_path, own_seed):
     resumed, _ = read_in_training(tmp_path / 'resumed', 6, own_seed, resume=True,
                                   load_from=str(tmp_path / 'first' / 'iter_2.pth'))
     whole, _ = read_in_training(tmp_path / 'whole', 6, own_seed, randomness={'seed': seed})
+    assert len(first) == 4 and len(whole) == 12
     assert first == whole[:4] and resumed == whole[4:]
     if own_seed is not None:
         other, _ = read_in_training(tmp_path / 'other', 6, own_seed, randomness={'seed': seed + 1})

@@ -219,7 +219,7 @@ def test_command_prints_what_was_kept_renamed_and_dropped(tmp_path):
     assert 'module.roi_heads.box.predictor.cls_score.weight: class-specific' in result.stdout
     assert 'optimizer: not weights' in result.stdout
     assert 'model.backbone.style=caffe' in result.stdout
-    assert '301 outputs (300 classes and background)' in result.stdout
+    assert 'tensors, for 300 classes' in result.stdout
     assert 'optimizer' not in read_checkpoint(tmp_path / 'out.pth')
 
 
@@ -230,8 +230,23 @@ def test_class_layers_of_the_same_classes_stay():
 
 
 def test_model_of_another_kind_is_named(model_tensors):
-    with pytest.raises(UserError, match=r'in\.pth: no Mask R-CNN .* it has fc\.weight'):
+    with pytest.raises(UserError, match=r'in\.pth: neither tensors .* it has fc\.weight'):
         trim({'state_dict': {'fc.weight': torch.zeros(1)}}, model_tensors, 'in.pth')
+
+
+def test_a_layer_of_another_width_is_not_taken_for_a_class_layer(model_tensors):
+    """A narrower hidden layer: the one behind it does not fit."""
+    tensors = named(PlainMaskRCNN(), MMDETECTION, False)
+    for kind in ('weight', 'bias'):
+        key = f'roi_head.bbox_head.shared_fcs.0.{kind}'
+        tensors[key] = tensors[key][:512]
+    tensors['roi_head.bbox_head.shared_fcs.1.weight'] = torch.zeros(1024, 512)
+    with pytest.raises(UserError, match=r'the first is roi_head\.bbox_head\.shared_fcs\.1\.weight'):
+        trim({'state_dict': tensors}, model_tensors)
+    tensors = named(PlainMaskRCNN(), MMDETECTION, False)
+    tensors['backbone.conv1.weight'] = tensors['backbone.conv1.weight'][:32]
+    with pytest.raises(UserError, match=r'the first is backbone\.conv1\.weight'):
+        trim({'state_dict': tensors}, model_tensors)
 
 
 def test_detector_without_masks_is_named(model_tensors):

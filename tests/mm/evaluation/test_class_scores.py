@@ -7,6 +7,7 @@ from types import SimpleNamespace
 import pandas as pd
 import pytest
 from mmengine.config import Config
+from mmengine.visualization import TensorboardVisBackend
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from projects.openimages.common.errors import UserError
@@ -83,6 +84,9 @@ def test_wandb_is_not_imported_unless_it_is_asked_for_and_missing_it_is_said(mon
                         lambda name: name != 'wandb' or None)
     add_log_backends(cfg, ['tensorboard', 'tensorboard'])
     add_log_backends(cfg, ['tensorboard'])
+    of_class = Config({'visualizer': {'vis_backends': [{'type': TensorboardVisBackend}]}})
+    add_log_backends(of_class, ['tensorboard'])
+    assert len(of_class.visualizer.vis_backends) == 1
     assert [backend.type for backend in cfg.visualizer.vis_backends] == [
         'LocalVisBackend', 'TensorboardVisBackend']
     with pytest.raises(UserError, match='pip install wandb'):

@@ -1,6 +1,7 @@
 """A fast model gives what the plain one gives, and does without what it says it does without."""
 
 import copy
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -72,6 +73,16 @@ def test_folded_norms_give_the_same_outputs_and_gradients_without_a_norm(plain, 
     for name, value in gradients[0].items():
         torch.testing.assert_close(gradients[1][name], value, rtol=1e-3, atol=1e-6)
     assert model.state_dict().keys() == plain.state_dict().keys()
+
+
+@pytest.mark.parametrize('compiled', [False, True])
+def test_the_hook_folds_norms_and_compiles_where_it_is_told_to(model, compiled):
+    fast.FastModelHook(compile_parts=compiled).before_run(SimpleNamespace(model=model))
+    for part in (model.backbone, model.neck):
+        assert (part._compiled_call_impl is not None) is compiled
+    with Operators() as operators:
+        model.backbone.forward(torch.randn(1, 3, 64, 96))
+    assert not [name for name in operators.names if 'batch_norm' in name]
 
 
 def test_statistics_that_are_gathered_are_gathered_as_before(plain, model):

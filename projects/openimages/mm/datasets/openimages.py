@@ -31,6 +31,7 @@ from projects.openimages.data.index import PreparedIndex
 from projects.openimages.labels import LabelSpace
 from projects.openimages.masks import compress_counts
 from projects.openimages.mm.datasets.loading import blank_image, why_unreadable
+from projects.openimages.mm.datasets.unreadable import hand_on
 
 MAX_SKIPPED_IN_A_ROW = 50
 """Unreadable images in a row after which it is no longer bad luck: the item says ``unreadable``."""
@@ -56,10 +57,11 @@ class OpenImagesInstanceDataset(BaseDetDataset):
             of the image archives are taken), ``pipeline``, ``indices``, ``test_mode``,
             ``lazy_init``, ``max_refetch``, ``backend_args``, ``return_classes``.
 
-    A missing or cut image does not end a training: another one is taken in its place, and the item
-    names those left out as ``skipped_images``, (path, reason) each, for ``UnreadableImagesHook`` to
-    count. In test mode it is a black image with ``unreadable``, the reason, in the metainfo. Images
-    in storage that is not a file system (``backend_args``) are taken as they are.
+    A missing or cut image does not end a training: another one is taken in its place, and the
+    packed item names those left out as ``skipped_images``, (path, reason) each, for
+    ``UnreadableImagesHook`` to count. In test mode it is a black image with ``unreadable``, the
+    reason, in the metainfo. Images in storage that is not a file system (``backend_args``) are
+    taken as they are.
 
     Attributes:
         data_list: (len,) int64, the index row of each item.
@@ -173,7 +175,7 @@ class OpenImagesInstanceDataset(BaseDetDataset):
             if 'data_samples' in item:
                 item['data_samples'].set_metainfo({'skipped_images': skipped})
             else:
-                item['skipped_images'] = skipped
+                hand_on(skipped)
         return item
 
     def prepare_data(self, idx: int) -> dict | None:

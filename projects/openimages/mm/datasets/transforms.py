@@ -11,11 +11,11 @@ from mmdet.registry import TRANSFORMS
 
 from projects.openimages.mm.datasets.rle_transforms import is_group_of
 from projects.openimages.mm.datasets.sending import send_small_tensors_by_value
+from projects.openimages.mm.datasets.unreadable import take_handed_on
 from projects.openimages.mm.structures.rle_masks import RleMasks
 
 META_KEYS = ('img_id', 'image_id', 'img_path', 'ori_shape', 'img_shape', 'scale_factor', 'flip',
-             'flip_direction', 'verified_labels', 'boxed_labels', 'unreadable',
-             'skipped_images')
+             'flip_direction', 'verified_labels', 'boxed_labels', 'unreadable')
 
 
 @TRANSFORMS.register_module()
@@ -46,6 +46,8 @@ class PackInstances(PackDetInputs):
                              f'{len(results["gt_bboxes"])} boxes: one of the transforms is for '
                              'boxes only, see docs/masks.md')
         packed = super().transform(results)
+        if skipped := take_handed_on():
+            packed['data_samples'].set_metainfo({'skipped_images': skipped})
         instances = packed['data_samples'].gt_instances
         if masks is not None:
             instances.has_mask = torch.from_numpy(instances.masks.areas > 0)

@@ -79,6 +79,24 @@ class UnreadableImagesHook(Hook):
                 '(default_hooks.unreadable_images)', path=path)
 
 
+_waiting: list[tuple[str, str]] = []
+
+
+def hand_on(skipped: Sequence[tuple[str, str]]) -> None:
+    """Keep (path, reason) of left out images until an item of this process is packed.
+
+    An item that is mixed from several images bears no trace of those that it was mixed with.
+    """
+    _waiting.extend(skipped)
+
+
+def take_handed_on() -> list[tuple[str, str]]:
+    """What was handed on since the last call."""
+    taken = list(_waiting)
+    _waiting.clear()
+    return taken
+
+
 @dataclass
 class _Count:
     images: int = 0

@@ -113,6 +113,20 @@ def _check_checkpoint(path: str, model: nn.Module, *, resume: bool) -> None:
                         'programs', path=path)
 
 
+_ENDLESS = ('InfiniteSampler', 'InfiniteClassAwareSampler', 'SoftClassAwareSampler')
+
+
+def check_loop(cfg: Config) -> None:
+    """A UserError where epochs would never end: several samplers draw without an end."""
+    loop, sampler = cfg.train_cfg, cfg.train_dataloader.get('sampler')
+    by_epoch = is_a(loop, 'EpochBasedTrainLoop') or ('type' not in loop and loop.get('by_epoch'))
+    endless = next((name for name in _ENDLESS if is_a(sampler, name)), None)
+    if by_epoch and endless:
+        raise UserError(f'an epoch of {endless} never ends: count iterations '
+                        "(train_cfg.type=ResumableTrainLoop, train_cfg.max_iters), or take "
+                        "train_dataloader.sampler.type=DefaultSampler")
+
+
 def check_amp(cfg: Config) -> None:
     """A UserError where mixed precision is asked for on a machine that cannot do it."""
     if get_device() == 'cpu' and is_a(cfg.get('optim_wrapper'), 'AmpOptimWrapper'):

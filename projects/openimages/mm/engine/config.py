@@ -7,6 +7,7 @@ option has a place that something reads (``options``).
 
 from __future__ import annotations
 
+import copy
 import os
 import re
 from collections.abc import Iterator, Mapping
@@ -58,12 +59,23 @@ def load_config(path: str | os.PathLike, options: Mapping[str, Any] | None = Non
 def build_model(cfg: Config) -> torch.nn.Module:
     """The config's model with unset weights; nothing is fetched.
 
+    Normalisation over several processes is as in one (:func:`use_local_norms`): it has the same
+    tensors, and MMCV's cannot be built before the processes have joined.
+
     Raises:
         UserError: a class that there is not, or an argument that it does not take.
     """
     init_default_scope(cfg.get('default_scope', 'mmdet'))
     with mistakes_in_one_line():
-        return MODELS.build(cfg.model)
+        return MODELS.build(use_local_norms(copy.deepcopy(cfg.model)))
+
+
+def use_local_norms(model: Mapping) -> Mapping:
+    """Batch normalisation in the place of one over all processes, in a model's config in place."""
+    for node in _mappings(model):
+        if is_a(node, 'MMSyncBN') or is_a(node, 'SyncBN'):
+            node['type'] = 'BN'
+    return model
 
 
 @contextmanager
@@ -157,10 +169,23 @@ def add_pickle(cfg: Config, path: str) -> None:
     cfg.test_evaluator = [*_evaluators(cfg), {'type': 'DumpPredictions', 'out_file_path': path}]
 
 
+def innermost(dataset: Mapping) -> Mapping:
+    """The dataset that a wrapper such as ``RepeatDataset`` has in it, or the dataset itself.
+
+    Raises:
+        UserError: there are several.
+    """
+    while 'pipeline' not in dataset and 'dataset' in dataset:
+        dataset = dataset['dataset']
+    if 'pipeline' not in dataset:
+        raise UserError(f'the test data are a {dataset.get("type")}: test one split at a time')
+    return dataset
+
+
 def use_tta(cfg: Config) -> None:
     """Test with the config's ``tta_model`` and ``tta_pipeline``."""
     missing = [name for name in ('tta_model', 'tta_pipeline') if name not in cfg]
     if missing:
         raise UserError(f'--tta needs a config with {missing[0]}')
-    cfg.test_dataloader.dataset.pipeline = cfg.tta_pipeline
+    innermost(cfg.test_dataloader.dataset)['pipeline'] = cfg.tta_pipeline
     cfg.model = ConfigDict(**cfg.tta_model, module=cfg.model)

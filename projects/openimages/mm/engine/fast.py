@@ -28,6 +28,7 @@ def train_fast(cfg: Config, compile_parts: bool = False) -> None:
         UserError: the config's optimiser wrapper or preprocessor is one that this cannot replace.
     """
     wrapper = cfg.optim_wrapper
+    wrapper.setdefault('type', 'OptimWrapper')
     if not is_a(wrapper, 'OptimWrapper', exactly=True):
         raise UserError(f'--fast trains in bfloat16 in the place of OptimWrapper, but the config '
                         f'has {wrapper.type}; --amp is another way')
@@ -54,6 +55,7 @@ def use_mixed_precision(cfg: Config, fast: bool = False) -> None:
         cfg: changed in place.
         fast: also with what else makes :func:`train_fast` fast and can be had in a test.
     """
+    cfg.test_cfg.setdefault('type', 'TestLoop')
     if 'fp16' not in arguments_of(class_of(cfg.test_cfg.type)):
         raise UserError(f'mixed precision needs a test loop with fp16, not {cfg.test_cfg.type}')
     cfg.test_cfg.fp16 = True

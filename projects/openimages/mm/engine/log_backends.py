@@ -9,6 +9,7 @@ from typing import Any
 from mmengine.config import Config
 
 from projects.openimages.common.errors import UserError
+from projects.openimages.mm.engine.options import is_a
 
 # W&B counts calls and knows no step of MMEngine's; so every curve is drawn over the iterations.
 _BACKENDS: dict[str, dict[str, Any]] = {
@@ -32,6 +33,6 @@ def add_log_backends(cfg: Config, names: Sequence[str]) -> None:
         if find_spec(name) is None:
             raise UserError(f'--log-to {name} needs the package {name}: pip install {name}')
         backend = _BACKENDS[name]
-        if not any(item['type'] == backend['type'] for item in present):
+        if not any(is_a(item, backend['type']) for item in present):
             present = [*present, backend]
     cfg.visualizer.vis_backends = present

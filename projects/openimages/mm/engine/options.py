@@ -40,7 +40,8 @@ _DATALOADER = ('dataset', 'sampler', 'batch_sampler', 'collate_fn', 'worker_init
                'num_batch_per_epoch')
 _OF_PLACE = {
     'train_dataloader': _DATALOADER, 'val_dataloader': _DATALOADER, 'test_dataloader': _DATALOADER,
-    'optim_wrapper': ('constructor', 'paramwise_cfg'),
+    # the last three are AmpOptimWrapper's, which --amp puts there later
+    'optim_wrapper': ('constructor', 'paramwise_cfg', 'dtype', 'loss_scale', 'use_fsdp'),
     'optim_wrapper.paramwise_cfg': (
         'custom_keys', 'bias_lr_mult', 'bias_decay_mult', 'norm_decay_mult', 'flat_decay_mult',
         'dwconv_decay_mult', 'dcn_offset_lr_mult', 'bypass_duplicate'),
@@ -110,7 +111,7 @@ def children(node: Any) -> list[tuple[Any, Any]]:
     """The keys and values of a dict or list of a config; nothing for a leaf."""
     if isinstance(node, (Mapping, Config)):
         return list(node.items())
-    return list(enumerate(node)) if isinstance(node, list) else []
+    return list(enumerate(node)) if isinstance(node, (list, tuple)) else []
 
 
 def _check_part(node: Any, path: str, part: str, key: str, options: Mapping[str, Any]) -> None:

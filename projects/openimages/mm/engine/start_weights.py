@@ -1,7 +1,8 @@
 """Start weights from COCO models: :func:`trim` turns a checkpoint into one for other classes.
 
-In: a Mask R-CNN in the key scheme of MMDetection, maskrcnn-benchmark or torchvision. Out: its
-tensors under MMDetection's keys, without the layers that depend on the classes.
+In: any detector of MMDetection, or a Mask R-CNN in the key scheme of maskrcnn-benchmark or
+torchvision. Out: its tensors under MMDetection's keys, without the layers that depend on the
+classes.
 """
 
 from __future__ import annotations
@@ -63,6 +64,7 @@ _NOTES = {
         'model.data_preprocessor.mean=[102.9801,115.9465,122.7717] '
         'model.data_preprocessor.std=[1,1,1] model.data_preprocessor.bgr_to_rgb=False')}
 
+# Mask R-CNN's layers that other schemes order by their own classes, whatever their shapes.
 CLASS_LAYERS = ('roi_head.bbox_head.fc_cls.', 'roi_head.bbox_head.fc_reg.',
                 'roi_head.mask_head.conv_logits.')
 
@@ -110,8 +112,9 @@ def trim(checkpoint: Mapping[str, Any], model: Mapping[str, Tensor],
          path: str | os.PathLike | None = None) -> StartWeights:
     """Start weights for a model from a checkpoint of the same architecture and other classes.
 
-    Tensors keep their bits. Class-specific layers are kept only where a checkpoint of MMDetection
-    has exactly the model's shapes: the other schemes order their classes otherwise.
+    Tensors keep their bits. A layer is class-specific where it is the model's but for the number of
+    its outputs. Had another layer more or fewer, the one after it would not fit either. The other
+    schemes order their classes otherwise, so that :data:`CLASS_LAYERS` go whatever their shape.
 
     Args:
         checkpoint: what :func:`~projects.openimages.mm.engine.checkpoints.read_checkpoint` gave.
@@ -119,42 +122,56 @@ def trim(checkpoint: Mapping[str, Any], model: Mapping[str, Tensor],
         path: the checkpoint's, named in errors.
 
     Raises:
-        UserError: no Mask R-CNN of a known scheme, or one that lacks tensors of the model.
+        UserError: a model of another kind, or one that lacks tensors of this one.
     """
     weights = weights_of(checkpoint, path)
     dropped = {} if weights is checkpoint else {
         key: 'not weights' for key, value in checkpoint.items() if value is not weights}
-    scheme = _scheme(weights, path)
+    scheme = _scheme(weights, model, path)
     state_dict: dict[str, Tensor] = {}
     renamed: dict[str, str] = {}
+    class_specific: set[str] = set()
     for key, tensor in weights.items():
         new = _rename(key.removeprefix('module.'), scheme)
         reason = _why_not(new, tensor, model, scheme)
         if reason:
             dropped[key] = reason
+            if reason.startswith(_CLASS_SPECIFIC):
+                class_specific.add(new)
             continue
         state_dict[new] = tensor
         if new != key:
             renamed[new] = key
     missing = tuple(key for key in model
                     if key not in state_dict and not key.endswith('num_batches_tracked'))
-    unexpected = [key for key in missing if not key.startswith(CLASS_LAYERS)]
+    unexpected = [key for key in missing if key not in class_specific
+                  and not key.startswith(CLASS_LAYERS) and not _of_loss(key)]
     if unexpected:
         raise UserError(f'does not fit the model: {len(unexpected)} of its tensors have no '
                         f'counterpart, the first is {unexpected[0]}', path=path)
     return StartWeights(scheme, state_dict, renamed, dropped, missing, _NOTES.get(scheme, ''))
 
 
-def _scheme(weights: Mapping[str, Tensor], path: str | os.PathLike | None) -> str:
+_CLASS_SPECIFIC = 'class-specific'
+
+
+def _of_loss(key: str) -> bool:
+    """Whether a tensor belongs to a loss, such as the class counts that some are made for."""
+    return any(part.startswith('loss_') for part in key.split('.'))
+
+
+def _scheme(weights: Mapping[str, Tensor], model: Mapping[str, Tensor],
+            path: str | os.PathLike | None) -> str:
     keys = {key.removeprefix('module.') for key in weights}
     if any(key.startswith('roi_heads.box.') for key in keys):
         return 'maskrcnn-benchmark'
     if any(key.startswith('roi_heads.box_head.') for key in keys):
         return 'torchvision'
-    if any(key.startswith('roi_head.bbox_head.') for key in keys):
+    if not keys.isdisjoint(model):
         return 'MMDetection'
-    raise UserError(f'no Mask R-CNN in the key scheme of {", ".join(_RULES)}; it has '
-                    f'{", ".join(sorted(keys)[:3])}', path=path)
+    raise UserError('neither tensors of the model nor a Mask R-CNN in the key scheme of '
+                    f'maskrcnn-benchmark or torchvision; it has {", ".join(sorted(keys)[:3])}',
+                    path=path)
 
 
 def _rename(key: str, scheme: str) -> str:
@@ -168,10 +185,13 @@ def _rename(key: str, scheme: str) -> str:
 def _why_not(key: str, tensor: Tensor, model: Mapping[str, Tensor], scheme: str) -> str:
     """Why a tensor is not taken; ``''`` if it is."""
     if key.startswith(CLASS_LAYERS) and scheme != 'MMDetection':
-        return 'class-specific'
+        return _CLASS_SPECIFIC
     if key not in model:
         return 'not in the model'
-    if tensor.shape != model[key].shape:
-        kind = 'class-specific' if key.startswith(CLASS_LAYERS) else 'another size'
-        return f'{kind}: {tuple(tensor.shape)}, the model has {tuple(model[key].shape)}'
+    own = model[key].shape
+    if tensor.shape != own:
+        outputs_alone = (tensor.shape[1:] == own[1:] and len(tensor.shape) == len(own) > 0
+                         and not key.startswith(('backbone.', 'neck.')))
+        kind = _CLASS_SPECIFIC if outputs_alone else 'another size'
+        return f'{kind}: {tuple(tensor.shape)}, the model has {tuple(own)}'
     return ''

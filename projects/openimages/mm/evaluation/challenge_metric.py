@@ -34,7 +34,11 @@ from projects.openimages.metric import (
     match_image,
     score,
 )
-from projects.openimages.mm.evaluation.predictions import classes_of_labels, select_predictions
+from projects.openimages.mm.evaluation.predictions import (
+    classes_of_labels,
+    instances_of,
+    select_predictions,
+)
 
 _NO_DETECTIONS = Detections(np.zeros(0, np.int64), np.zeros(0), [])
 _WAITING = 16  # images that may wait to be matched
@@ -113,7 +117,8 @@ class OpenImagesChallengeMetric(BaseMetric):
             row = self.index.find(sample['image_id'])
             predictions = None
             if not sample.get('unreadable'):
-                predictions = {name: _on_cpu(sample['pred_instances'][name])
+                found = instances_of(sample)
+                predictions = {name: _on_cpu(found[name])
                                for name in ('labels', 'scores', 'masks')}
             self._beside.call(self._match, row, predictions)
 

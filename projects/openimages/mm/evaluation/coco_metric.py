@@ -8,6 +8,7 @@ from mmdet.evaluation import CocoMetric
 from mmdet.registry import METRICS
 
 from projects.openimages.masks import to_rles
+from projects.openimages.mm.evaluation.predictions import instances_of
 
 
 @METRICS.register_module()
@@ -20,7 +21,5 @@ class RleCocoMetric(CocoMetric):
 
 
 def _with_rles(sample: dict) -> dict:
-    predictions = sample['pred_instances']
-    if 'masks' not in predictions:
-        return sample
+    predictions = instances_of(sample)
     return {**sample, 'pred_instances': {**predictions, 'masks': to_rles(predictions['masks'])}}

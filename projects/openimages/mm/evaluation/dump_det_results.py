@@ -8,6 +8,7 @@ from mmdet.evaluation import DumpDetResults
 from mmdet.registry import METRICS
 
 from projects.openimages.masks import to_rles
+from projects.openimages.mm.evaluation.predictions import instances_of
 
 
 @METRICS.register_module()
@@ -17,8 +18,7 @@ class DumpPredictions(DumpDetResults):
     def process(self, data_batch: dict, data_samples: Sequence[dict]) -> None:
         """Keep one batch's predictions on the CPU."""
         for sample in data_samples:
-            sample = {**sample, 'pred_instances': dict(sample['pred_instances'])}
-            masks = sample['pred_instances'].pop('masks', None)
+            sample = {**sample, 'pred_instances': dict(instances_of(sample))}
+            masks = sample['pred_instances'].pop('masks')
             super().process(data_batch, [sample])
-            if masks is not None:
-                self.results[-1]['pred_instances']['masks'] = to_rles(masks)
+            self.results[-1]['pred_instances']['masks'] = to_rles(masks)

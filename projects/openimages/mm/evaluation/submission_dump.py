@@ -32,10 +32,14 @@ from torch.utils.data import Sampler
 
 from projects.openimages.common.errors import UserError
 from projects.openimages.masks import encode_text, rle_from_mask
-from projects.openimages.mm.engine.config import needs_expansion, score_as_submitted
+from projects.openimages.mm.engine.config import innermost, needs_expansion, score_as_submitted
 from projects.openimages.mm.engine.mmengine_internals import leave_out_metrics
 from projects.openimages.mm.engine.options import is_a
-from projects.openimages.mm.evaluation.predictions import classes_of_labels, select_predictions
+from projects.openimages.mm.evaluation.predictions import (
+    classes_of_labels,
+    instances_of,
+    select_predictions,
+)
 from projects.openimages.mm.structures.samples import each_sample
 from projects.openimages.submissions.dump.finish import finish_submission, parse_size
 from projects.openimages.submissions.dump.parts import (
@@ -92,17 +96,11 @@ def add_submission_dump(cfg: Config, out: str | os.PathLike, submission_format: 
 
 
 def _name_unreadable_images(cfg: Config) -> None:
-    pipelines = [_innermost(cfg.test_dataloader.dataset).pipeline, cfg.get('tta_pipeline', [])]
+    pipelines = [innermost(cfg.test_dataloader.dataset)['pipeline'], cfg.get('tta_pipeline', [])]
     for pipeline in pipelines:
         for transform in pipeline:
             if is_a(transform, 'LoadImageFromFile', exactly=True):
                 transform['type'] = 'LoadImageOrBlank'
-
-
-def _innermost(dataset: ConfigDict) -> ConfigDict:
-    while 'dataset' in dataset:
-        dataset = dataset.dataset
-    return dataset
 
 
 @DATA_SAMPLERS.register_module()
@@ -231,7 +229,7 @@ class SubmissionDumpHook(Hook):
         height, width = sample.ori_shape[:2]
         detections: list[Detection] = []
         if not sample.metainfo.get('unreadable'):
-            detections = self._detections(sample.pred_instances, height * width)
+            detections = self._detections(instances_of(sample), height * width)
         return ImageDetections(sample.image_id, width, height, detections)
 
     def _detections(self, predictions: InstanceData, pixels: int) -> list[Detection]:

@@ -76,6 +76,8 @@ def adapt_model(model: MutableMapping, num_classes: int) -> None:
         if node.get('type') != 'IgnoreAwareAdapter':
             for key in [key for key in node if key.endswith('assigner')]:
                 node[key] = respecting_ignored(node[key])
+        if 'instance_on' in node:  # MaskFormer and its kin may give a panoptic segmentation alone
+            node.update(instance_on=True, panoptic_on=False)
         if isinstance(node.get('score_thr'), float):
             node['score_thr'] = min(node['score_thr'], SCORE_THR)
     _replace_types(model, _HEADS)

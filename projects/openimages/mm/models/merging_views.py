@@ -16,6 +16,7 @@ from mmdet.structures import DetDataSample
 from mmengine.structures import InstanceData
 
 from projects.openimages.masks import Rle, area, to_rles
+from projects.openimages.mm.evaluation.predictions import instances_of
 from projects.openimages.mm.structures.rle_masks import RleMasks
 from projects.openimages.submissions.merge_masks import MergeOptions, merge_class
 
@@ -62,7 +63,7 @@ def merge_views(views: Sequence[DetDataSample], max_per_img: int | None = None) 
 
 def turned_back(view: DetDataSample, height: int, width: int) -> list[Rle]:
     """A view's masks as they lie in the image."""
-    masks = RleMasks.from_rles(to_rles(view.pred_instances.masks), height, width)
+    masks = RleMasks.from_rles(to_rles(instances_of(view)['masks']), height, width)
     if view.metainfo.get('flip', False):
         masks = masks.flip(view.flip_direction)
     return masks.rles
