@@ -159,8 +159,9 @@ def fed_loss(cfg: Config) -> None:
 
 
 def seesaw(cfg: Config) -> None:
-    """Seesaw loss."""
+    """Seesaw loss, with the normed classifier of its source."""
     _set_loss(cfg, type='SeesawLoss')
+    cosine(cfg)
 
 
 def eqlv2(cfg: Config) -> None:

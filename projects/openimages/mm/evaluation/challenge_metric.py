@@ -34,11 +34,8 @@ from projects.openimages.metric import (
     match_image,
     score,
 )
-from projects.openimages.mm.evaluation.predictions import (
-    classes_of_labels,
-    instances_of,
-    select_predictions,
-)
+from projects.openimages.mm.evaluation.predictions import classes_of_labels, select_predictions
+from projects.openimages.mm.structures.predicted import instances_of
 
 _NO_DETECTIONS = Detections(np.zeros(0, np.int64), np.zeros(0), [])
 _WAITING = 16  # images that may wait to be matched

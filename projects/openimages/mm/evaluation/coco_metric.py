@@ -8,7 +8,7 @@ from mmdet.evaluation import CocoMetric
 from mmdet.registry import METRICS
 
 from projects.openimages.masks import to_rles
-from projects.openimages.mm.evaluation.predictions import instances_of
+from projects.openimages.mm.structures.predicted import instances_of
 
 
 @METRICS.register_module()

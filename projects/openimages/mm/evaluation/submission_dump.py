@@ -35,11 +35,8 @@ from projects.openimages.masks import encode_text, rle_from_mask
 from projects.openimages.mm.engine.config import innermost, needs_expansion, score_as_submitted
 from projects.openimages.mm.engine.mmengine_internals import leave_out_metrics
 from projects.openimages.mm.engine.options import is_a
-from projects.openimages.mm.evaluation.predictions import (
-    classes_of_labels,
-    instances_of,
-    select_predictions,
-)
+from projects.openimages.mm.evaluation.predictions import classes_of_labels, select_predictions
+from projects.openimages.mm.structures.predicted import instances_of
 from projects.openimages.mm.structures.samples import each_sample
 from projects.openimages.submissions.dump.finish import finish_submission, parse_size
 from projects.openimages.submissions.dump.parts import (

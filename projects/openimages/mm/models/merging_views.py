@@ -16,7 +16,7 @@ from mmdet.structures import DetDataSample
 from mmengine.structures import InstanceData
 
 from projects.openimages.masks import Rle, area, to_rles
-from projects.openimages.mm.evaluation.predictions import instances_of
+from projects.openimages.mm.structures.predicted import instances_of
 from projects.openimages.mm.structures.rle_masks import RleMasks
 from projects.openimages.submissions.merge_masks import MergeOptions, merge_class
 
