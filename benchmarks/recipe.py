@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import argparse
 import csv
+import hashlib
 import json
 import os
 import subprocess
@@ -79,12 +80,14 @@ def main() -> None:
     from benchmarks.recipe_arms import arms
     known = list(arms())
     if args.run:
+        check_world(args)
         run(args, args.run[0], int(args.run[1]))
         return
     names = known if args.arms == ['all'] else args.arms
     unknown = [name for name in names if name not in known]
     if unknown:
         raise UserError(f'no arm {unknown[0]!r}, expected some of: {", ".join(known)}')
+    check_world(args)
     if not args.table_only:
         # all arms of a seed first, so that a table comes early
         waiting = [(name, seed) for seed in range(args.seeds) for name in names
@@ -93,6 +96,26 @@ def main() -> None:
             for _ in pool.map(lambda run: start(args, *run), waiting):
                 pass
     report(args, names)
+
+
+def check_world(args: argparse.Namespace) -> None:
+    """Refuse a folder with runs on another world: their numbers would stand in this one's table."""
+    digest = hashlib.sha256()
+    for split in ('train', 'validation', 'oracle'):
+        path = args.data / 'prepared' / split / 'index.arrow'
+        if not path.is_file():
+            raise UserError('no such file; prepare the splits train, validation and oracle '
+                            '(tools/prepare_data.py)', path=path)
+        digest.update(path.read_bytes())
+    args.out.mkdir(parents=True, exist_ok=True)
+    note = args.out / 'world.json'
+    if not note.exists():
+        with atomic_write(note) as file:
+            json.dump({'data': str(args.data), 'sha256': digest.hexdigest()}, file, indent=1)
+    known = json.loads(note.read_text())
+    if known['sha256'] != digest.hexdigest():
+        raise UserError(f'the runs here are on other data ({known["data"]}); give another --out',
+                        path=args.out)
 
 
 def run_folder(args: argparse.Namespace, arm: str, seed: int) -> Path:

@@ -4,6 +4,7 @@ import argparse
 import functools
 import json
 import re
+import shutil
 
 import numpy as np
 import pytest
@@ -21,7 +22,7 @@ from projects.openimages.masks import decompress_counts, rle_from_mask
 from projects.openimages.metric import FALSE, TRUE, Matches
 from projects.openimages.mm.datasets.openimages import OpenImagesInstanceDataset
 from projects.openimages.mm.evaluation.submission_dump import SubmissionDumpHook
-from tests.helpers import run_here, run_tool
+from tests.helpers import assert_one_line_error, run_here, run_tool
 from tests.submissions.fake_dump import fake_dump
 
 
@@ -174,6 +175,12 @@ def test_a_run_is_scored_as_the_metric_scores_its_dump_and_is_not_run_again(worl
                           world / 'prepared' / split, '--json', tmp_path / 'scores.json')
         assert result.returncode == 0, result.stderr
         assert json.loads((tmp_path / 'scores.json').read_text())['mAP'] == scores[column]
+    other = shutil.copytree(world / 'prepared', tmp_path / 'other' / 'prepared').parent
+    index = other / 'prepared' / 'oracle' / 'index.arrow'
+    index.write_bytes(index.read_bytes() + b' ')
+    for more in ((), ('--table-only',)):
+        assert_one_line_error(run_tool(*command[:2], other, *command[3:], *more),
+                              'the runs here are on other data', str(world))
     written = (folder / 'result.json').stat().st_mtime_ns
     assert f'{scores["validation mAP"]:.4f}' in run_tool(*command).stdout
     assert (folder / 'result.json').stat().st_mtime_ns == written

@@ -78,6 +78,15 @@ def test_each_data_set_in_a_wrapper_is_looked_at(demo_root, model, wrap):
     check_data(cfg, model, 'train_dataloader')
 
 
+def test_boxes_without_masks_are_for_heads_that_leave_them_out_of_the_mask_loss(demo_root, model):
+    options = {'data_root': str(demo_root),
+               'train_dataloader.dataset.learn_boxes_without_masks': True}
+    with pytest.raises(UserError, match='needs a FederatedRoIHead'):
+        check_data(load_config(DEMO, options), model, 'train_dataloader')
+    recipe = load_config(REPOSITORY / 'configs' / 'oi_mask_rcnn_r50_federated_demo.py', options)
+    check_data(recipe, build_model(recipe), 'train_dataloader')
+
+
 @pytest.mark.parametrize('sampler', [
     'InfiniteSampler', 'InfiniteClassAwareSampler', 'SoftClassAwareSampler'])
 def test_epochs_that_would_never_end_are_said(sampler, tmp_path, monkeypatch):

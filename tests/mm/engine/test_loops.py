@@ -10,6 +10,7 @@ from torch import nn
 import projects.openimages.mm  # noqa: F401
 from projects.openimages.common.errors import UserError
 from projects.openimages.mm.engine.config import load_config
+from projects.openimages.mm.engine.loops import _mean
 from projects.openimages.mm.engine.processes import number_of_processes
 from projects.openimages.mm.engine.recipe_size import (
     batches_per_update,
@@ -20,6 +21,13 @@ from projects.openimages.mm.engine.recipe_size import (
 from tests.helpers import REPOSITORY, run_tool
 
 MAIN, DEMO = (REPOSITORY / 'configs' / f'oi_mask_rcnn_r50{name}.py' for name in ('', '_demo'))
+
+
+def test_a_value_that_some_batches_lack_is_averaged_over_the_others():
+    """As the share of objects filed rightly, in a batch without an object."""
+    found = _mean([{'loss': torch.tensor(1.)},
+                   {'loss': torch.tensor(3.), 'acc': torch.tensor(50.)}])
+    assert found == {'loss': torch.tensor(2.), 'acc': torch.tensor(50.)}
 
 
 class Square(BaseModel):

@@ -118,6 +118,7 @@ def test_a_gradient_reaches_what_was_drawn_alone():
     {'training': {'allowed_border': 0}},
     {'options': {'loss_cls': {'type': 'FocalLoss', 'use_sigmoid': True}}},
     {'options': {'loss_cls': {'type': 'CrossEntropyLoss'}}},  # a softmax of two
+    {'options': {'loss_bbox': {'type': 'BalancedL1Loss'}}},
     {'options': {'reg_decoded_bbox': True, 'loss_bbox': {'type': 'IoULoss'}}},
     {'training': {'sampler': {**ALL, 'neg_pos_ub': 3}}}])
 def test_unusual_settings_take_the_stock_way(unusual):
@@ -180,7 +181,7 @@ def test_proposals_are_the_stock_heads(seed, nms_pre, least, most, threshold):
 @pytest.mark.parametrize('proposing', [
     {'min_bbox_size': 1000}, {'nms': {'type': 'nms', 'iou_threshold': 0.7, 'split_thr': 20}},
     {'nms': {'type': 'nms', 'iou_threshold': 0.7, 'class_agnostic': True}},
-    {'nms': {'type': 'soft_nms', 'iou_threshold': 0.7}}])
+    {'nms': {'type': 'soft_nms', 'iou_threshold': 0.7}}, {'nms': None}])
 def test_proposals_of_unusual_settings_are_the_stock_heads(proposing):
     assert_same_proposals(*heads(proposing=proposing), maps())
 

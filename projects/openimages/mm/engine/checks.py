@@ -22,6 +22,10 @@ from projects.openimages.mm.engine.checkpoints import (
     weights_of,
 )
 from projects.openimages.mm.engine.options import is_a
+from projects.openimages.mm.models.federated.heads import (
+    FederatedCascadeRoIHead,
+    FederatedRoIHead,
+)
 
 
 def check_data(cfg: Config, model: nn.Module, *loaders: str) -> None:
@@ -40,6 +44,12 @@ def check_data(cfg: Config, model: nn.Module, *loaders: str) -> None:
             images = root / dataset['data_prefix']['img']
             if not images.is_dir() and not shards_of(images):
                 raise UserError('no such folder (the images)', path=images)
+            if dataset.get('learn_boxes_without_masks') and not any(
+                    isinstance(part, FederatedRoIHead | FederatedCascadeRoIHead)
+                    for part in model.modules()):
+                raise UserError(f'{loader}.dataset.learn_boxes_without_masks=True needs a '
+                                'FederatedRoIHead: any other would learn that these objects have '
+                                'masks without a pixel')
             chosen = (dataset.get('metainfo') or {}).get('classes')
             count = len(chosen) if chosen else index.label_space.num_classes
             for name, found in class_counts(model).items():

@@ -112,5 +112,6 @@ def _together(batches: Sequence[Any]) -> Any:
 def _mean(outputs: Sequence[dict[str, Tensor]]) -> dict[str, Tensor]:
     if len(outputs) == 1:
         return outputs[0]
-    return {name: torch.stack([torch.as_tensor(output[name]).detach() for output in outputs])
-            .float().mean() for name in outputs[0]}
+    names = dict.fromkeys(name for output in outputs for name in output)
+    return {name: torch.stack([torch.as_tensor(output[name]).detach() for output in outputs
+                               if name in output]).float().mean() for name in names}

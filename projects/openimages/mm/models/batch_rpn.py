@@ -13,7 +13,7 @@ from typing import NamedTuple
 import torch
 from mmcv.ops import nms
 from mmdet.models.dense_heads import RPNHead
-from mmdet.models.losses import CrossEntropyLoss
+from mmdet.models.losses import CrossEntropyLoss, L1Loss, SmoothL1Loss
 from mmdet.models.task_modules.coders import DeltaXYWHBBoxCoder
 from mmdet.models.task_modules.prior_generators import AnchorGenerator
 from mmdet.models.task_modules.samplers import RandomSampler
@@ -70,10 +70,10 @@ def draw(keys: Tensor, among: Tensor, number: int) -> Drawn:
 
 @MODELS.register_module()
 class BatchRPNHead(RPNHead):
-    """``RPNHead`` for a batch at once: the same weights, losses and proposals.
+    """``RPNHead`` for a batch at once: the same weights, losses and proposals but for ties.
 
     Anchors are drawn with the same chances, but by other random numbers. Where a setting is not the
-    usual one (an anchor must lie inside the image, focal loss, targets of decoded boxes, another
+    usual one (an anchor must lie inside the image, other losses, targets of decoded boxes, another
     sampler, coder or suppression) the stock head's own way is taken.
     """
 
@@ -87,6 +87,7 @@ class BatchRPNHead(RPNHead):
         self._learns = (
             usual and bool(self.train_cfg) and not self.reg_decoded_bbox
             and self.train_cfg.allowed_border < 0
+            and type(self.loss_bbox) in (L1Loss, SmoothL1Loss)
             and type(self.loss_cls) is CrossEntropyLoss and self.loss_cls.class_weight is None
             and type(self.sampler) is RandomSampler and self.sampler.neg_pos_ub < 0
             and not self.sampler.add_gt_as_proposals)
@@ -179,7 +180,7 @@ class BatchRPNHead(RPNHead):
                         rescale: bool = False, with_nms: bool = True) -> InstanceList:
         """As the base class's."""
         config = self.test_cfg if cfg is None else cfg
-        suppression = dict(config.nms)
+        suppression = dict(config.nms or {'type': None})
         anchors = self.anchors(_sizes(cls_scores), cls_scores[0].device)
         most = config.get('nms_pre', -1)
         kept = [min(size, most) if most > 0 else size for size in anchors.level_sizes]

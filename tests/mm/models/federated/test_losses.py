@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from hypothesis import given
 from hypothesis import strategies as st
 
-from projects.openimages.mm.models.federated.losses import FederatedSoftmaxLoss
+from projects.openimages.mm.models.federated.losses import FederatedLoss, FederatedSoftmaxLoss
 from projects.openimages.mm.models.federated.targets import Regions
 from tests.mm.models.federated.test_targets import (
     ANIMAL,
@@ -124,6 +124,31 @@ def test_a_class_scores_what_it_and_its_descendants_get():
                                     0.3])
     alone = FederatedSoftmaxLoss(C, hierarchy=False)
     assert alone.get_activation(chances.log())[0].tolist() == pytest.approx(chances[0].tolist())
+
+
+@pytest.mark.parametrize('kind', [FederatedSoftmaxLoss, FederatedLoss])
+def test_scores_are_not_rounded_in_mixed_precision(kind):
+    options = {} if kind is FederatedSoftmaxLoss else {'exclusive': True}
+    loss = kind(C, **options)
+    loss.set_training_classes(hierarchy().ancestors, torch.full((C,), 10))
+    logits = torch.randn(200, loss.get_cls_channels(C), generator=torch.Generator().manual_seed(0))
+    expected = loss.get_activation(logits)
+    with torch.autocast('cpu', torch.bfloat16):
+        assert torch.equal(loss.get_activation(logits), expected)
+
+
+def test_rare_unknown_classes_weigh_less_on_background():
+    """Class CUP has a hundredth of the instances of the median: a tenth of the weight."""
+    losses = []
+    for count in (100, 1):
+        loss = FederatedSoftmaxLoss(C, unknown_on_background=0.5)
+        counts = torch.full((C,), 100)
+        counts[CUP] = count
+        loss.set_training_classes(hierarchy().ancestors, counts)
+        logits = torch.full((1, C + 1), -50.)
+        logits[0, CUP], logits[0, BACKGROUND] = math.log(1), math.log(4)
+        losses.append(loss(logits, [one_region(-1, [], [])], flags()[None], flags()[None]).item())
+    assert losses == [chance(4, 0.5), chance(4, 0.05)]
 
 
 def test_shares_of_sigmoids_are_refused():

@@ -58,6 +58,12 @@ def test_more_classes_than_are_wanted_in_a_batch_all_have_a_say():
     assert logits.grad.any(dim=0).tolist() == [True, True, True, False]
 
 
+@pytest.mark.parametrize('options', [{'num_sampled': 0}, {'num_sampled': -3}, {'power': -1.}])
+def test_settings_that_mean_nothing_are_refused(options):
+    with pytest.raises(ValueError, match='num_sampled must be 1 or more'):
+        FedLoss(C, **options)
+
+
 def test_federated_loss_learns_classes_apart_in_few_steps():
     torch.manual_seed(0)
     features = F.one_hot(torch.arange(C + 1)).float()

@@ -180,7 +180,8 @@ class FederatedSoftmaxLoss(FederatedLoss):
     is lost, or that a group covers, is not there; an unknown one on background is hardly there. At
     test a class's score is the sum of its own output's and its descendants'.
 
-    With ``hierarchy``, ``verified``, ``lost`` and ``group_of`` off it is plain cross-entropy.
+    With ``hierarchy``, ``verified``, ``lost`` and ``group_of`` off it is plain cross-entropy, but
+    for regions that several objects share.
     Weights in a softmax's denominator are those of Seesaw and EQL
     (https://arxiv.org/abs/2008.10032, https://arxiv.org/abs/2003.05176).
 
@@ -204,7 +205,9 @@ class FederatedSoftmaxLoss(FederatedLoss):
         if not self.rule.hierarchy:
             return chances
         up = self.hierarchy.own_and_ancestors.to(chances)
-        return torch.cat([(chances[:, :-1] @ up).clamp(max=1), chances[:, -1:]], 1)
+        # Mixed precision would round the sums to 16 bits, and scores that are rounded tie.
+        with torch.autocast(chances.device.type, enabled=False):
+            return torch.cat([(chances[:, :-1] @ up).clamp(max=1), chances[:, -1:]], 1)
 
     def get_accuracy(self, cls_score: Tensor, labels: Tensor) -> dict[str, Tensor]:
         """Share of regions with an object whose class scores highest, in percent."""
@@ -254,6 +257,9 @@ class FedLoss(_SigmoidLoss):
     def __init__(self, num_classes: int, num_sampled: int = 50, power: float = 0.5,
                  loss_weight: float = 1.0) -> None:
         super().__init__(num_classes, loss_weight)
+        if num_sampled < 1 or power < 0:
+            raise ValueError('num_sampled must be 1 or more and power 0 or more, got '
+                             f'{num_sampled} and {power}')
         self.num_sampled = num_sampled
         self.power = power
 

@@ -264,7 +264,8 @@ def exclusive_shares(logits: Tensor, hierarchy: Hierarchy) -> Tensor:
     """
     logits = logits.float()
     odds = (logits - logits.amax(dim=1, keepdim=True)).exp()  # only their ratios count
-    excluded = odds @ (~hierarchy.relatives).to(odds).t()
+    with torch.autocast(odds.device.type, enabled=False):  # 16 bits would make scores tie
+        excluded = odds @ (~hierarchy.relatives).to(odds).t()
     return torch.where(hierarchy.ancestors.any(dim=0), 1., odds / (odds + excluded))
 
 
