@@ -59,6 +59,11 @@ def class_aware(cfg: Config) -> None:
     cfg.train_dataloader.sampler = ConfigDict(type='InfiniteClassAwareSampler')
 
 
+def low_scores(cfg: Config) -> None:
+    """More detections an image, from a lower score: the recipe's threshold and cap."""
+    cfg.model.test_cfg.rcnn.update(score_thr=1e-3, max_per_img=400)
+
+
 def softmax(cfg: Config) -> None:
     """The federated head with every rule off: the main config's own loss, from a lower score."""
     cfg.custom_hooks = [ConfigDict(type='TrainingClassesHook')]
@@ -69,7 +74,7 @@ def softmax(cfg: Config) -> None:
         type='FederatedSoftmaxLoss', num_classes=head.bbox_head.num_classes, hierarchy=False,
         verified=False, lost=False, group_of=False)
     head.bbox_head.objectness = 0.0
-    cfg.model.test_cfg.rcnn.update(score_thr=1e-3, max_per_img=400)
+    low_scores(cfg)
 
 
 def hierarchy(cfg: Config) -> None:
@@ -172,7 +177,7 @@ def eqlv2(cfg: Config) -> None:
 def _set_loss(cfg: Config, **loss) -> None:
     head = cfg.model.roi_head.bbox_head
     head.loss_cls = ConfigDict(num_classes=head.num_classes, **loss)
-    cfg.model.test_cfg.rcnn.update(score_thr=1e-3, max_per_img=400)
+    low_scores(cfg)
 
 
 def repeat_factors(cfg: Config) -> None:
@@ -282,6 +287,7 @@ WHOLE = (*MAIN, *chain(*STEPS.values()))
 def arms() -> dict[str, tuple[Ingredient, ...]]:
     """All arms by name, in the order of the table."""
     found = {'stock': MAIN[:1], '+expansion': MAIN[:2], '+ignored': MAIN[:3], 'main': MAIN}
+    found['main +low-scores'] = (*MAIN, low_scores)
     for count, name in enumerate(STEPS, 1):
         found[f'+{name}'] = (*MAIN, *chain(*list(STEPS.values())[:count]))
     found['recipe'] = found.pop('+objectness')

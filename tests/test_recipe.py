@@ -67,6 +67,8 @@ RESIZE = {f'train_dataloader.dataset.pipeline.2.{key}' for key in ('type', 'rati
 @pytest.mark.parametrize(('first', 'second', 'keys'), [
     ('stock', '+expansion', {'test_evaluator.expand_hierarchy'}),
     ('+ignored', 'main', {'train_dataloader.sampler.type'}),
+    ('main', 'main +low-scores', {f'model.test_cfg.rcnn.{key}'
+                                  for key in ('score_thr', 'max_per_img')}),
     ('+cosine', '+hierarchy', {f'{BOX_LOSS}.hierarchy', 'test_evaluator.expand_hierarchy'}),
     ('+hierarchy', '+verified', {f'{BOX_LOSS}.verified', f'{BOX_LOSS}.unknown_on_background'}),
     ('+lost+groups', '+agnostic', {'model.roi_head.bbox_head.reg_class_agnostic',

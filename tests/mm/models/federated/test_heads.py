@@ -1,6 +1,7 @@
 """Evidence, mask-less instances, start scores and closed scores, on small models."""
 
 import math
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -82,6 +83,19 @@ def test_evidence_has_what_is_boxed_lost_and_grouped():
     assert first.group_labels.tolist() == [CUP] and first.group_boxes.tolist() == [[0, 0, 9, 9]]
     assert second.known.tolist() == [False, False, False, True]
     assert second.lost.tolist() == [True, False, True, False]
+
+
+def test_a_group_covers_a_region_by_the_part_that_lies_in_it_not_by_overlap():
+    """Of 8 x 8 pixels: inside, by half, by three eighths; the IoU with the group is small."""
+    evidence, = collect_evidence([sample((CAT, 30, 30, 60, 60, True),
+                                         ignored=[(CUP, (0, 0, 32, 32), True)])],
+                                 Hierarchy(ancestors()))
+    priors = torch.tensor([[8., 8, 16, 16], [28, 0, 36, 8], [29, 0, 37, 8]])
+    none = torch.zeros(0, dtype=torch.long)
+    result = SimpleNamespace(priors=priors, neg_priors=priors, pos_assigned_gt_inds=none)
+    regions = evidence.regions(result)
+    assert regions.covered.flatten().tolist() == [True, True, False]
+    assert regions.matched.tolist() == [-1, -1, -1] and regions.ious.shape == (3, 1)
 
 
 def test_a_class_whose_boxes_were_cropped_away_is_still_known():
@@ -256,6 +270,14 @@ def test_cascade_heads_learn_and_predict_the_same_way(loss, most):
     with torch.no_grad():
         found, = model.eval().predict(torch.rand(1, 3, SIZE, SIZE), [sample()])
     assert 0 < found.pred_instances.scores.max() < most  # untrained; sigmoids are near the prior
+
+
+def test_no_stage_of_a_cascade_learns_a_mask_where_there_is_none():
+    model = cascade_model()
+    losses = losses_of(model, sample((CAT, 5, 5, 40, 40, False)))
+    assert all(losses[f's{stage}.loss_mask'] == 0 for stage in range(3))
+    losses = losses_of(model, sample((CAT, 5, 5, 40, 40, True)))
+    assert all(losses[f's{stage}.loss_mask'] > 0 for stage in range(3))
 
 
 def cascade_model(loss='FederatedSoftmaxLoss'):
