@@ -151,7 +151,7 @@ def start(args: argparse.Namespace, arm: str, seed: int) -> None:
 
 def run(args: argparse.Namespace, arm: str, seed: int) -> None:
     """Train an arm, dump its detections on validation, score them on both truths."""
-    from mmengine.runner import Runner, find_latest_checkpoint
+    from mmengine.runner import Runner
 
     from projects.openimages.mm.evaluation.submission_dump import add_submission_dump
 
@@ -160,9 +160,9 @@ def run(args: argparse.Namespace, arm: str, seed: int) -> None:
         began = time.monotonic()
         cfg = arm_config(args, arm, seed)
         final = folder / f'iter_{args.iterations}.pth'
-        if not final.exists():
-            checkpoint = find_latest_checkpoint(str(folder))
-            cfg.resume, cfg.load_from = checkpoint is not None, checkpoint
+        checkpoint = last_whole_checkpoint(folder)
+        if checkpoint != final:
+            cfg.resume, cfg.load_from = checkpoint is not None, checkpoint and str(checkpoint)
             cfg.val_cfg = cfg.val_dataloader = cfg.val_evaluator = None  # the test below is enough
             Runner.from_cfg(cfg).train()
         cfg = arm_config(args, arm, seed)
@@ -178,6 +178,25 @@ def run(args: argparse.Namespace, arm: str, seed: int) -> None:
         for path in folder.glob('iter_*.pth'):
             if path != final:
                 path.unlink()
+
+
+def last_whole_checkpoint(folder: Path) -> Path | None:
+    """The run's newest checkpoint that is not cut short: a kill may have come while it was written.
+
+    A damaged one is removed. (MMEngine's own note of the latest may name one that is gone.)
+    """
+    from projects.openimages.mm.engine.checkpoints import read_checkpoint
+
+    for path in sorted(folder.glob('iter_*.pth'), key=lambda path: int(path.stem[5:]),
+                       reverse=True):
+        try:
+            read_checkpoint(path)
+        except UserError as error:
+            print(f'{error}; it is not used', flush=True)
+            path.unlink()
+        else:
+            return path
+    return None
 
 
 def arm_config(args: argparse.Namespace, arm: str, seed: int):
@@ -198,7 +217,7 @@ def arm_config(args: argparse.Namespace, arm: str, seed: int):
         'optim_wrapper.optimizer.lr': args.lr, 'param_scheduler.0.end': warm_up,
         'param_scheduler.1.begin': warm_up, 'param_scheduler.1.end': steps,
         'param_scheduler.1.T_max': steps - warm_up,
-        'default_hooks.checkpoint': {'interval': 100, 'max_keep_ckpts': 1, 'by_epoch': False,
+        'default_hooks.checkpoint': {'interval': 100, 'max_keep_ckpts': 2, 'by_epoch': False,
                                      'save_best': None, 'type': 'CheckpointHook'}})
     for ingredient in arms()[arm]:
         ingredient(cfg)

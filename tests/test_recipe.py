@@ -12,7 +12,7 @@ import torch
 from mmengine.runner import Runner
 from PIL import Image
 
-from benchmarks.recipe import arm_config, only_sizes, run
+from benchmarks.recipe import arm_config, last_whole_checkpoint, only_sizes, run
 from benchmarks.recipe_arms import PlaceboDataset
 from benchmarks.recipe_pictures import count_found
 from projects.openimages.data.layout import find_classes, read_classes_of
@@ -187,6 +187,26 @@ def test_a_run_is_scored_as_the_metric_scores_its_dump_and_is_not_run_again(worl
     assert f'{scores["validation mAP"]:.4f}' in run_tool(*command).stdout
     assert (folder / 'result.json').stat().st_mtime_ns == written
     assert (tmp_path / 'table_2_0.0005.csv').exists()
+
+
+def test_a_run_that_was_killed_while_it_saved_goes_on_from_what_is_whole(world, tmp_path):
+    options = argparse.Namespace(data=world, out=tmp_path, iterations=2, lr=5e-4)
+    run(options, 'main', 0)
+    folder = tmp_path / '2_0.0005' / 'main' / 'seed0'
+    result = json.loads((folder / 'result.json').read_text())['scores']
+    final = folder / 'iter_2.pth'
+    whole = final.read_bytes()
+    (folder / 'iter_1.pth').write_bytes(whole)
+    final.write_bytes(whole[:len(whole) // 2])
+    (folder / 'last_checkpoint').write_text(str(folder / 'iter_100.pth'))
+    assert last_whole_checkpoint(folder) == folder / 'iter_1.pth' and not final.exists()
+    (folder / 'iter_1.pth').unlink()
+    assert last_whole_checkpoint(folder) is None
+    for name in ('result.json', 'validation.csv'):
+        (folder / name).unlink()
+    final.write_bytes(whole[:-1000])
+    run(options, 'main', 0)
+    assert json.loads((folder / 'result.json').read_text())['scores'] == result
 
 
 def test_a_run_that_was_killed_in_its_test_goes_on_there(world, tmp_path, monkeypatch):
