@@ -181,9 +181,10 @@ def run(args: argparse.Namespace, arm: str, seed: int) -> None:
 
 
 def last_whole_checkpoint(folder: Path) -> Path | None:
-    """The run's newest checkpoint that is not cut short: a kill may have come while it was written.
+    """The run's newest checkpoint that can be read: a kill may have come while one was written.
 
-    A damaged one is removed. (MMEngine's own note of the latest may name one that is gone.)
+    One that cannot stays until the run saves in its place. (MMEngine's own note of the latest may
+    name one that is gone.)
     """
     from projects.openimages.mm.engine.checkpoints import read_checkpoint
 
@@ -193,7 +194,6 @@ def last_whole_checkpoint(folder: Path) -> Path | None:
             read_checkpoint(path)
         except UserError as error:
             print(f'{error}; it is not used', flush=True)
-            path.unlink()
         else:
             return path
     return None

@@ -65,7 +65,10 @@ def low_scores(cfg: Config) -> None:
 
 
 def softmax(cfg: Config) -> None:
-    """The federated head with every rule off: the main config's own loss, from a lower score."""
+    """The federated head with every rule off, from a lower score.
+
+    That is the main config's own loss, but for regions that objects share.
+    """
     cfg.custom_hooks = [ConfigDict(type='TrainingClassesHook')]
     head = cfg.model.roi_head
     head.type = 'FederatedRoIHead'

@@ -199,7 +199,8 @@ def test_a_run_that_was_killed_while_it_saved_goes_on_from_what_is_whole(world, 
     (folder / 'iter_1.pth').write_bytes(whole)
     final.write_bytes(whole[:len(whole) // 2])
     (folder / 'last_checkpoint').write_text(str(folder / 'iter_100.pth'))
-    assert last_whole_checkpoint(folder) == folder / 'iter_1.pth' and not final.exists()
+    assert last_whole_checkpoint(folder) == folder / 'iter_1.pth'
+    assert final.exists()
     (folder / 'iter_1.pth').unlink()
     assert last_whole_checkpoint(folder) is None
     for name in ('result.json', 'validation.csv'):
@@ -207,6 +208,7 @@ def test_a_run_that_was_killed_while_it_saved_goes_on_from_what_is_whole(world, 
     final.write_bytes(whole[:-1000])
     run(options, 'main', 0)
     assert json.loads((folder / 'result.json').read_text())['scores'] == result
+    assert last_whole_checkpoint(folder) == final
 
 
 def test_a_run_that_was_killed_in_its_test_goes_on_there(world, tmp_path, monkeypatch):

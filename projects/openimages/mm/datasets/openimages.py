@@ -188,7 +188,7 @@ class OpenImagesInstanceDataset(BaseDetDataset):
         if reason is None:
             try:
                 return self.pipeline(info)
-            except Exception:
+            except Exception:  # raised again below, unless it is the image that cannot be decoded
                 reason = why_unreadable(path, decode=True)
                 if reason is None:
                     raise
