@@ -87,6 +87,7 @@ def main() -> None:
     if processes == 1:
         configs.use_local_norms(cfg.model)
     model = configs.build_model(cfg)
+    checks.check_federated(model)
     checks.check_data(cfg, model, 'train_dataloader', 'val_dataloader')
     checks.check_start_weights(cfg, model)
     del model

@@ -49,7 +49,11 @@ class UserError(Exception):
 
     def __reduce__(self) -> tuple[type[UserError], tuple[str]]:
         """A worker process hands it on as it is, its place already in the text."""
-        return UserError, (str(self),)
+        return type(self), (str(self),)
+
+
+class ConfigError(UserError, ValueError):
+    """An option of a config that cannot be: a ``ValueError`` in Python, one line for a command."""
 
 
 def exit_on_interrupt() -> None:

@@ -11,6 +11,7 @@ from mmengine.registry import init_default_scope
 from projects.openimages.common.errors import UserError
 from projects.openimages.mm.datasets.openimages import OpenImagesInstanceDataset
 from projects.openimages.mm.engine.hooks import TrainingClassesHook, training_classes
+from projects.openimages.mm.models.federated.targets import Hierarchy, ImageClasses
 
 PIPELINE = [{'type': 'LoadImageFromFile'},
             {'type': 'LoadRleAnnotations', 'with_bbox': True, 'with_mask': True},
@@ -100,6 +101,60 @@ def test_chosen_classes_keep_their_ancestors_in_their_own_order(demo_root):
     parent = space.ancestors(leaf)[0]
     some = dataset(demo_root, metainfo={'classes': (names[leaf], names[parent])})
     assert some.ancestor_matrix.tolist() == [[False, True], [False, False]]
+
+
+def evidence_of(data) -> list[tuple[torch.Tensor, torch.Tensor]]:
+    """Of each item, (C,) bool: what is known, what is lost."""
+    ancestors = torch.from_numpy(data.ancestor_matrix)
+    found = []
+    for idx in range(len(data)):
+        info = data.get_data_info(idx)
+        verified = torch.from_numpy(info['verified_labels'])
+        classes = ImageClasses.collect(
+            [torch.from_numpy(info['boxed_labels'])], [verified[verified[:, 1] == 1, 0]],
+            [verified[verified[:, 1] == 0, 0]], Hierarchy(ancestors))
+        found.append((classes.known[0], classes.lost[0]))
+    return found
+
+
+def test_chosen_classes_know_what_all_classes_know_of_them(demo_root):
+    """What is known of a class left out is heard first: a subset knows its part of everything."""
+    names = dataset(demo_root).label_space.names
+    everything = evidence_of(dataset(demo_root, filter_cfg=None))
+    assert any(lost.any() for _, lost in everything)
+    rng = np.random.default_rng(0)
+    for share in (0.1, 0.5, 0.9):
+        chosen = rng.permutation(np.flatnonzero(rng.random(len(names)) < share))
+        some = dataset(demo_root, filter_cfg=None,
+                       metainfo={'classes': tuple(names[label] for label in chosen)})
+        for whole, part in zip(everything, evidence_of(some), strict=True):
+            for all_classes, of_chosen in zip(whole, part, strict=True):
+                assert of_chosen.tolist() == all_classes[chosen].tolist()
+
+
+def test_an_object_of_a_class_left_out_is_an_ignored_one_of_its_nearest_ancestor(demo_root):
+    space = dataset(demo_root).label_space
+    learnable = dataset(demo_root)._learnable[1]
+    depths = space.ancestor_matrix.sum(axis=1)
+    leaf = next(label for label in learnable.tolist() if depths[label] >= 2)
+    above = sorted(space.ancestors(leaf), key=lambda label: -depths[label])
+    lone = next(label for label in range(len(space.names)) if label not in (leaf, *above)
+                and not space.ancestor_matrix[leaf, label]
+                and not space.ancestor_matrix[:, label].any())
+    for kept, expected in (([*above], 0), ([above[-1], above[0]], 1), ([above[-1]], 0),
+                           ([lone], None)):
+        data = dataset(demo_root, filter_cfg=None,
+                       metainfo={'classes': tuple(space.names[label] for label in kept)})
+        seen = 0
+        for idx in range(len(data)):
+            row = int(data.data_list[idx])
+            objects = [one for one in data.index.instances(row) if one[0] == leaf and one[2]]
+            boxes = [[x, y, x + w, y + h] for *_, (x, y, w, h), _ in objects]
+            found = [one for one in data.get_data_info(idx)['instances'] if one['bbox'] in boxes]
+            assert [(one['bbox_label'], one['ignore_flag']) for one in found] == \
+                ([] if expected is None else [(expected, 1)] * len(boxes))
+            seen += len(boxes)
+        assert seen
 
 
 def runner_of(model, data) -> SimpleNamespace:

@@ -1,6 +1,7 @@
 """What a training or a test needs is asked for before it starts."""
 
 import importlib.util
+from contextlib import nullcontext
 
 import pytest
 import torch
@@ -8,6 +9,7 @@ import torch
 from projects.openimages.common.errors import UserError
 from projects.openimages.mm.engine.checks import (
     check_data,
+    check_federated,
     check_loop,
     check_start_weights,
     class_counts,
@@ -85,6 +87,37 @@ def test_boxes_without_masks_are_for_heads_that_leave_them_out_of_the_mask_loss(
         check_data(load_config(DEMO, options), model, 'train_dataloader')
     recipe = load_config(REPOSITORY / 'configs' / 'oi_mask_rcnn_r50_federated_demo.py', options)
     check_data(recipe, build_model(recipe), 'train_dataloader')
+
+
+FEDERATED = REPOSITORY / 'configs' / 'oi_mask_rcnn_r50_federated_demo.py'
+CASCADE = REPOSITORY / 'configs' / 'zoo' / 'cascade_mask_rcnn_x101.py'
+OUR_LOSS = {'type': 'FederatedLoss', 'num_classes': 300, '_delete_': True}
+
+
+@pytest.mark.parametrize(('config', 'options', 'words'), [
+    (FEDERATED, {'model.roi_head.type': 'StandardRoIHead'},
+     'roi_head is a StandardRoIHead with a FederatedBBoxHead'),
+    (FEDERATED, {'model.roi_head.bbox_head.type': 'Shared2FCBBoxHead'},
+     'roi_head is a FederatedRoIHead with a Shared2FCBBoxHead'),
+    (DEMO, {'model.roi_head.bbox_head.loss_cls': OUR_LOSS},
+     'roi_head.bbox_head is a Shared2FCBBoxHead with a FederatedLoss'),
+    (CASCADE, {'model.roi_head.type': 'FederatedCascadeRoIHead'},
+     'roi_head is a FederatedCascadeRoIHead with a Shared2FCBBoxHead'),
+    (FEDERATED, {}, None), (DEMO, {}, None), (CASCADE, {}, None)])
+def test_parts_of_the_recipe_beside_stock_ones_are_said(config, options, words):
+    model = build_model(load_config(config, options))
+    with pytest.raises(UserError, match=words) if words else nullcontext():
+        check_federated(model)
+
+
+@pytest.mark.parametrize(('option', 'words'), [
+    ('model.roi_head.bbox_head.objectness=-1', 'objectness must be 0 or more, got -1'),
+    ('model.roi_head.bbox_head.loss_cls.doubt=3', 'doubt must be from 0 to 1, got 3'),
+    ('model.roi_head.type=StandardRoIHead', 'FederatedBBoxHead')])
+def test_an_option_of_the_recipe_that_cannot_be_is_one_line(option, words, demo_root, tmp_path):
+    result = run_tool('tools/train.py', FEDERATED, '--work-dir', tmp_path, '--cfg-options',
+                      f'data_root={demo_root}', option)
+    assert_one_line_error(result, words)
 
 
 @pytest.mark.parametrize('sampler', [

@@ -24,12 +24,13 @@ from mmdet.datasets.base_det_dataset import BaseDetDataset
 from mmdet.registry import DATASETS
 from mmengine.dataset.base_dataset import Compose, force_full_init
 
-from projects.openimages.common.errors import UserError
+from projects.openimages.common.errors import ConfigError, UserError
 from projects.openimages.data.export.coco import coco_image_id
 from projects.openimages.data.folders import image_path, shards_of
 from projects.openimages.data.index import PreparedIndex
 from projects.openimages.labels import LabelSpace
 from projects.openimages.masks import compress_counts
+from projects.openimages.mm.datasets.kept_classes import KeptClasses
 from projects.openimages.mm.datasets.loading import blank_image, why_unreadable
 from projects.openimages.mm.datasets.unreadable import hand_on
 
@@ -44,7 +45,9 @@ class OpenImagesInstanceDataset(BaseDetDataset):
     Args:
         ann_file: ``index.arrow`` of a split, relative to ``data_root`` unless absolute.
         metainfo: ``classes`` keeps only these classes, in this order; other keys are added as they
-            are. Names that are not in the index are an error.
+            are. Names that are not in the index are an error. What is known of the classes left
+            out is kept where it says something of these: an object of one of them is an ignored
+            instance of its nearest ancestor, if one is kept.
         filter_cfg: ``filter_empty_gt=True`` keeps images with at least one instance to learn from
             (of a kept class, with mask, not group-of); ``min_size`` keeps images whose shorter
             side is at least that many pixels. Not applied in test mode, as in ``CocoDataset``.
@@ -73,11 +76,11 @@ class OpenImagesInstanceDataset(BaseDetDataset):
                  filter_cfg: Mapping | None = None, learn_boxes_without_masks: bool = False,
                  serialize_data: bool = False, **options: Any) -> None:
         if serialize_data:
-            raise ValueError('serialize_data must be False: the annotations stay in the index')
+            raise ConfigError('serialize_data must be False: the annotations stay in the index')
         unknown = set(filter_cfg or ()) - set(self.FILTERS)
         if unknown:
-            raise ValueError(f'unknown filter_cfg keys {sorted(unknown)}, '
-                             f'expected some of {list(self.FILTERS)}')
+            raise ConfigError(f'unknown filter_cfg keys {sorted(unknown)}, '
+                              f'expected some of {list(self.FILTERS)}')
         self.learn_boxes_without_masks = learn_boxes_without_masks
         self._lazy = bool(options.get('lazy_init'))
         self._skipped: list[tuple[str, str]] = []
@@ -105,10 +108,6 @@ class OpenImagesInstanceDataset(BaseDetDataset):
         chosen = _class_ids(self._metainfo['classes'], names, self.ann_file)
         self._metainfo.setdefault('palette', [_colour(class_id) for class_id in chosen])
         self._metainfo.setdefault('mids', tuple(self.label_space.mids[i] for i in chosen))
-        self._label_of_class = np.full(len(names), -1, np.int64)
-        self._label_of_class[chosen] = np.arange(len(chosen))
-        self._label_list = self._label_of_class.tolist()
-        self._has_other_classes = min(self._label_list) < 0
 
     @property
     def label_space(self) -> LabelSpace:
@@ -127,7 +126,7 @@ class OpenImagesInstanceDataset(BaseDetDataset):
         if not hasattr(self, '_index'):
             self._open()
         if self.proposal_file is not None:
-            raise ValueError('proposal_file is not supported')
+            raise ConfigError('proposal_file is not supported')
         self.data_list = self.filter_data()
         if self._indices is not None:
             self.data_list = self._get_unserialized_subset(self._indices)
@@ -145,10 +144,15 @@ class OpenImagesInstanceDataset(BaseDetDataset):
         return np.flatnonzero(keep)
 
     @cached_property
+    def _classes(self) -> KeptClasses:
+        return KeptClasses(self.label_space, _class_ids(
+            self._metainfo['classes'], self.label_space.names, self.ann_file))
+
+    @cached_property
     def _learnable(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Index rows (M,), labels (M,) and masks (M,) bool of the instances not ignored."""
         index = self._index
-        labels = self._label_of_class[index.class_ids]
+        labels = self._classes.label_of_class[index.class_ids]
         use = (labels >= 0) & ~index.is_group_of
         if not self.learn_boxes_without_masks:
             use &= index.has_mask
@@ -165,7 +169,8 @@ class OpenImagesInstanceDataset(BaseDetDataset):
     def __getstate__(self) -> dict:
         # A worker process that does not fork gets the index's path (see PreparedIndex) and the
         # rows; what is computed from them stays here.
-        return {key: value for key, value in self.__dict__.items() if key != '_learnable'}
+        return {key: value for key, value in self.__dict__.items()
+                if key not in ('_learnable', '_classes')}
 
     def __getitem__(self, idx: int) -> dict:
         """One item through the pipeline, or another where its image cannot be read."""
@@ -207,7 +212,9 @@ class OpenImagesInstanceDataset(BaseDetDataset):
             ``bbox`` [x1, y1, x2, y2] in pixels, ``bbox_label``, ``mask`` (RLE), ``ignore_flag``,
             ``group_of``); ``verified_labels``: (L, 2) int64, each row a label and 1 where it is
             verified present, 0 where verified absent; and ``boxed_labels``: (B,) int64, ascending,
-            the labels that have a box in the image, whatever augmentation leaves of it.
+            the labels that have a box in the image, whatever augmentation leaves of it. Where
+            classes are left out, the kept ancestors of one that is present or boxed are, too, and
+            the kept descendants of one that is absent are absent.
         """
         row = int(self.data_list[idx])
         index = self._index
@@ -216,11 +223,12 @@ class OpenImagesInstanceDataset(BaseDetDataset):
             'img_path': self._image_path(image_id),
             'img_id': coco_image_id(image_id), 'image_id': image_id, 'seg_map_path': None,
             'height': int(index.heights[row]), 'width': int(index.widths[row]),
-            'verified_labels': self._verified_labels(row),
             'sample_idx': int(idx) if idx >= 0 else len(self) + int(idx)}
+        verified = index.label_rows(row)
+        info['verified_labels'] = self._classes.verified(
+            index.label_class_ids[verified], index.label_present[verified])
+        info['boxed_labels'] = self._classes.boxed(index.class_ids[index.instance_rows(row)])
         info['instances'] = self._instances(row, info['height'], info['width'])
-        boxed = self._label_of_class[index.class_ids[index.instance_rows(row)]]
-        info['boxed_labels'] = np.unique(boxed[boxed >= 0])
         if self.return_classes:
             info['text'] = self._metainfo['classes']
             info['caption_prompt'] = self.caption_prompt
@@ -233,12 +241,13 @@ class OpenImagesInstanceDataset(BaseDetDataset):
         return os.path.join(self.data_prefix['img'], f'{image_id}.jpg')
 
     def _instances(self, row: int, height: int, width: int) -> list[dict]:
-        label_of_class = self._label_list
+        nearest, is_kept = self._classes.nearest, self._classes.is_kept
         instances = []
         for class_id, group_of, has_mask, counts, mask_box, box in self._index.instances(row):
-            label = label_of_class[class_id]
+            label = nearest[class_id]
             if label < 0:
                 continue
+            learnable = is_kept[class_id] and (has_mask or self.learn_boxes_without_masks)
             if has_mask:
                 x, y, w, h = mask_box
                 bbox = [x, y, x + w, y + h]
@@ -251,16 +260,9 @@ class OpenImagesInstanceDataset(BaseDetDataset):
             instances.append({
                 'bbox': bbox, 'bbox_label': label,
                 'mask': {'size': [height, width], 'counts': counts},
-                'ignore_flag': int(group_of or not (has_mask or self.learn_boxes_without_masks)),
+                'ignore_flag': int(group_of or not learnable),
                 'group_of': group_of})
         return instances
-
-    def _verified_labels(self, row: int) -> np.ndarray:
-        rows = self._index.label_rows(row)
-        pairs = np.empty((rows.stop - rows.start, 2), np.int64)
-        pairs[:, 0] = self._label_of_class[self._index.label_class_ids[rows]]
-        pairs[:, 1] = self._index.label_present[rows]
-        return pairs[pairs[:, 0] >= 0] if self._has_other_classes else pairs
 
     @force_full_init
     def get_cat_ids(self, idx: int) -> list[int]:
@@ -269,7 +271,7 @@ class OpenImagesInstanceDataset(BaseDetDataset):
         use = ~self._index.is_group_of[rows]
         if not self.learn_boxes_without_masks:
             use &= self._index.has_mask[rows]
-        labels = self._label_of_class[self._index.class_ids[rows][use]]
+        labels = self._classes.label_of_class[self._index.class_ids[rows][use]]
         return labels[labels >= 0].tolist()
 
     @force_full_init

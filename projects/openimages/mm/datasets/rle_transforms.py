@@ -13,6 +13,7 @@ from mmdet.registry import TRANSFORMS
 from mmdet.structures.bbox import autocast_box_type
 from pycocotools import mask as coco_mask
 
+from projects.openimages.common.errors import ConfigError
 from projects.openimages.masks import MaskError, Rle
 from projects.openimages.mm.structures.rle_masks import RleMasks
 
@@ -32,7 +33,7 @@ class LoadRleAnnotations(LoadAnnotations):
 
     def __init__(self, with_mask: bool = True, **options: Any) -> None:
         if 'poly2mask' in options:
-            raise ValueError('LoadRleAnnotations has no poly2mask: masks are run lengths')
+            raise ConfigError('LoadRleAnnotations has no poly2mask: masks are run lengths')
         super().__init__(with_mask=with_mask, **options)
 
     def _load_masks(self, results: dict) -> None:
@@ -131,7 +132,7 @@ class RleRandomErasing(RandomErasing):
     def __init__(self, *args: Any, **options: Any) -> None:
         super().__init__(*args, **options)
         if self.mask_border_value != 0:
-            raise ValueError(f'mask_border_value must be 0, got {self.mask_border_value}')
+            raise ConfigError(f'mask_border_value must be 0, got {self.mask_border_value}')
 
     def _transform_masks(self, results: dict, patches: np.ndarray) -> None:
         masks = results['gt_masks']

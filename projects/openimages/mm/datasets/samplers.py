@@ -15,6 +15,7 @@ import numpy as np
 from mmdet.datasets.samplers import AspectRatioBatchSampler, ClassAwareSampler
 from mmdet.registry import DATA_SAMPLERS
 
+from projects.openimages.common.errors import ConfigError
 from projects.openimages.mm.datasets.wrappers import images_by_class, portrait_images
 
 
@@ -35,7 +36,7 @@ class InfiniteClassAwareSampler(ClassAwareSampler):
         super().__init__(dataset, seed=seed, num_sample_class=num_sample_class)
         self.valid_cat_inds = [label for label, items in self.cat_dict.items() if len(items)]
         if not self.valid_cat_inds:
-            raise ValueError('no image of the dataset has an instance to learn from')
+            raise ConfigError('no image of the dataset has an instance to learn from')
         self._skipped = 0
 
     def get_cat2imgs(self) -> dict[int, np.ndarray]:

@@ -15,6 +15,7 @@ from mmdet.registry import DATA_SAMPLERS
 from mmengine.dist import get_dist_info, sync_random_seed
 from torch.utils.data import Sampler
 
+from projects.openimages.common.errors import ConfigError
 from projects.openimages.mm.datasets.wrappers import images_by_class
 
 _BLOCK = 4096  # draws made at once
@@ -55,16 +56,16 @@ class SoftClassAwareSampler(Sampler):
         for name, value in (('power', power), ('power_after', power_after),
                             ('switch_at', switch_at)):
             if not 0 <= value <= 1:
-                raise ValueError(f'{name} must be from 0 to 1, got {value}')
+                raise ConfigError(f'{name} must be from 0 to 1, got {value}')
         if max_repeats is not None and max_repeats <= 0:
-            raise ValueError(f'max_repeats must be more than 0, got {max_repeats}')
+            raise ConfigError(f'max_repeats must be more than 0, got {max_repeats}')
         self.dataset = dataset
         self.rank, self.world_size = get_dist_info()
         self.seed = sync_random_seed() if seed is None else seed
         images = images_by_class(dataset)
         self._images = [np.asarray(items) for items in images.values() if len(items)]
         if not self._images:
-            raise ValueError('no image of the dataset has an instance to learn from')
+            raise ConfigError('no image of the dataset has an instance to learn from')
         self._powers = (power, power_after)
         self._switch_at = switch_at
         self._max_repeats = np.inf if max_repeats is None else max_repeats

@@ -23,9 +23,11 @@ from projects.openimages.mm.engine.checkpoints import (
 )
 from projects.openimages.mm.engine.options import is_a
 from projects.openimages.mm.models.federated.heads import (
+    FederatedBBoxHead,
     FederatedCascadeRoIHead,
     FederatedRoIHead,
 )
+from projects.openimages.mm.models.federated.losses import FederatedLoss
 
 
 def check_data(cfg: Config, model: nn.Module, *loaders: str) -> None:
@@ -58,6 +60,29 @@ def check_data(cfg: Config, model: nn.Module, *loaders: str) -> None:
                         f'model.{name}.num_classes')
                     raise UserError(f"the index has {count} classes and the model's {name} "
                                     f'{found}; set --cfg-options {option}={count}', path=path)
+
+
+def check_federated(model: nn.Module) -> None:
+    """A UserError where a part of the recipe stands beside one that does not know of it.
+
+    The RoI head collects what is known of an image, the box head hands it on, the loss needs it.
+
+    Args:
+        model: to be trained.
+    """
+    def is_of_recipe(part: nn.Module) -> bool:
+        return isinstance(part, FederatedRoIHead | FederatedCascadeRoIHead | FederatedBBoxHead
+                          | FederatedLoss)
+
+    for name, part in model.named_modules():
+        boxes = getattr(part, 'bbox_head', None)
+        stages = boxes if isinstance(boxes, nn.ModuleList) else [boxes]
+        for inner in (*stages, getattr(part, 'loss_cls', None)):
+            if isinstance(inner, nn.Module) and is_of_recipe(part) != is_of_recipe(inner):
+                raise UserError(
+                    f'model.{name} is a {type(part).__name__} with a {type(inner).__name__}: '
+                    'FederatedRoIHead or FederatedCascadeRoIHead, FederatedBBoxHead, and '
+                    'FederatedLoss or FederatedSoftmaxLoss go together')
 
 
 def class_counts(model: nn.Module) -> dict[str, int]:

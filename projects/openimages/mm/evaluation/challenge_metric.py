@@ -21,6 +21,7 @@ from mmengine.logging import MMLogger
 from projects.openimages.challenge.from_index import IndexGroundTruth, train_image_counts
 from projects.openimages.challenge.report import describe
 from projects.openimages.common.beside import Beside
+from projects.openimages.common.errors import ConfigError
 from projects.openimages.common.files import atomic_write
 from projects.openimages.data.index import PreparedIndex
 from projects.openimages.metric import (
@@ -88,7 +89,7 @@ class OpenImagesChallengeMetric(BaseMetric):
                  collect_device: str = 'cpu', collect_dir: str | None = None) -> None:
         super().__init__(collect_device=collect_device, collect_dir=collect_dir)
         if sort_by not in SORT_KEYS:
-            raise ValueError(f'sort_by {sort_by!r}, expected one of {", ".join(SORT_KEYS)}')
+            raise ConfigError(f'sort_by {sort_by!r}, expected one of {", ".join(SORT_KEYS)}')
         self.index = PreparedIndex.open(index)
         self.label_space = self.index.label_space
         self.truth = IndexGroundTruth(self.index)

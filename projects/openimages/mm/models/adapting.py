@@ -19,7 +19,7 @@ from typing import Any
 
 from mmengine.config import ConfigDict
 
-from projects.openimages.common.errors import UserError
+from projects.openimages.common.errors import ConfigError, UserError
 
 SCORE_THR = 0.01
 """Detections from this score on are kept at test: low scores count in average precision."""
@@ -48,12 +48,12 @@ def for_open_images(base: ConfigDict, keep: Sequence[str] = ()) -> None:
         ValueError: ``configs/_base_/openimages.py`` is not among the bases, or a key is not there.
     """
     if 'openimages' not in base:
-        raise ValueError('for_open_images needs configs/_base_/openimages.py among the bases')
+        raise ConfigError('for_open_images needs configs/_base_/openimages.py among the bases')
     ours = base.pop('openimages')
     missing = [name for name in ('model', *keep) if name not in base]
     if missing:
-        raise ValueError(f'the config of MMDetection has no {missing[0]!r}, it has '
-                         f'{", ".join(sorted(base))}')
+        raise ConfigError(f'the config of MMDetection has no {missing[0]!r}, it has '
+                          f'{", ".join(sorted(base))}')
     kept = {name: base[name] for name in ('model', *keep)}
     base.clear()
     for name, value in {**ours, **kept}.items():  # ConfigDict.update would merge them

@@ -24,6 +24,8 @@ from mmdet.structures.bbox import get_box_tensor
 from mmengine.structures import InstanceData
 from torch import Tensor
 
+from projects.openimages.common.errors import ConfigError
+
 _LEAST_AREA = 1e-6  # of what an overlap is a part of, as in MMDetection's
 
 
@@ -83,7 +85,7 @@ class IgnoreRule:
 
     def __init__(self, ignore_thr: float = 0.5, ignore_group_of: bool = True) -> None:
         if not 0 < ignore_thr <= 1:
-            raise ValueError(f'ignore_thr must be in (0, 1], got {ignore_thr}')
+            raise ConfigError(f'ignore_thr must be in (0, 1], got {ignore_thr}')
         self.ignore_thr = ignore_thr
         self.ignore_group_of = ignore_group_of
 
@@ -128,7 +130,7 @@ class IgnoreAwareAssigner(MaxIoUAssigner):
                  ignore_iof_thr: float = -1, iou_calculator: dict | None = None,
                  **options) -> None:
         if ignore_iof_thr > 0:
-            raise ValueError('set ignore_thr; ignore_iof_thr would also drop true positives')
+            raise ConfigError('set ignore_thr; ignore_iof_thr would also drop true positives')
         super().__init__(iou_calculator=iou_calculator or {'type': 'PairOverlaps'}, **options)
         self.ignore_rule = IgnoreRule(ignore_thr, ignore_group_of)
 

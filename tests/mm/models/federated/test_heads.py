@@ -98,6 +98,32 @@ def test_a_group_covers_a_region_by_the_part_that_lies_in_it_not_by_overlap():
     assert regions.matched.tolist() == [-1, -1, -1] and regions.ious.shape == (3, 1)
 
 
+def test_an_ignored_box_in_an_objects_place_is_none_of_its_negatives():
+    def gradient(ignored_box, class_loss):
+        model = small_model(**class_loss)
+        losses_of(model, sample((CAT, 5, 5, 40, 40, True),
+                                ignored=[(CUP, ignored_box, False)]))['loss_cls'].backward()
+        return model.roi_head.bbox_head.fc_cls.weight.grad
+
+    for class_loss in ({}, SIGMOIDS):
+        near, far = (gradient(box, class_loss) for box in ((5, 5, 40, 38), (45, 45, 60, 60)))
+        assert near[CUP].norm() < far[CUP].norm()
+        assert near[CAT].norm() > 0
+
+
+def test_regions_know_which_instances_are_ignored_and_that_groups_are_none():
+    evidence, = collect_evidence([sample(
+        (CAT, 5, 5, 15, 15, True),
+        ignored=[(CUP, (0, 0, 9, 9), True), (DOG, (20, 20, 30, 30), False)])],
+        Hierarchy(ancestors()))
+    priors = torch.tensor([[5., 5, 15, 15], [20, 20, 30, 30]])
+    result = SimpleNamespace(priors=priors, neg_priors=priors[1:],
+                             pos_assigned_gt_inds=torch.tensor([0]))
+    regions = evidence.regions(result)
+    assert regions.labels.tolist() == [CAT, DOG] and regions.ignored.tolist() == [False, True]
+    assert regions.ious.tolist() == [[1, 0], [0, 1]]
+
+
 def test_a_class_whose_boxes_were_cropped_away_is_still_known():
     evidence, = collect_evidence([sample(boxed=[CUP], verified=[(CUP, 1)])],
                                  Hierarchy(ancestors()))

@@ -41,11 +41,13 @@ def flags(*labels: int) -> torch.Tensor:
     return out
 
 
-def one_region(matched=-1, ious=(), labels=(), covered=(), group_labels=()) -> Regions:
+def one_region(matched=-1, ious=(), labels=(), covered=(), group_labels=(),
+               ignored=None) -> Regions:
     return Regions(torch.tensor([matched]), torch.tensor([ious]).reshape(1, -1),
                    torch.tensor(labels, dtype=torch.long),
                    torch.tensor([covered], dtype=torch.bool).reshape(1, -1),
-                   torch.tensor(group_labels, dtype=torch.long))
+                   torch.tensor(group_labels, dtype=torch.long),
+                   None if ignored is None else torch.tensor(ignored))
 
 
 def targets_of(regions, known=(), missing=(), scores=None, class_weights=None, **rule):
@@ -152,6 +154,19 @@ def test_a_second_instance_that_overlaps_less_is_left_out():
     assert targets == flags(ANIMAL, DOG).tolist() and weights[CUP] == 0
 
 
+@pytest.mark.parametrize(('iou', 'weight'), [(0.8, 0), (0.5, 0), (0.4, 1)])
+def test_an_ignored_instance_in_the_same_place_is_left_out_and_never_positive(iou, weight):
+    region = one_region(0, [0.8, iou], [DOG, CUP], ignored=[False, True])
+    targets, weights = targets_of(region, known=(DOG, ANIMAL, CUP))
+    assert targets == flags(ANIMAL, DOG).tolist() and weights[CUP] == weight
+
+
+def test_a_region_on_an_ignored_instance_alone_is_left_to_the_assigner():
+    region = one_region(-1, [0.8], [CUP], ignored=[True])
+    targets, weights = targets_of(region, known=(CUP,))
+    assert not any(targets) and weights[CUP] == 1
+
+
 def test_a_region_matched_below_half_an_overlap_keeps_its_instance():
     region = one_region(0, [0.3], [CAT])  # low-quality matches, as an RPN's assigner makes them
     assert targets_of(region, known=(CAT, ANIMAL))[0] == flags(ANIMAL, CAT).tolist()
@@ -229,7 +244,8 @@ def reference(regions, known, lost, scores, class_weights, rule):
             for g, iou in enumerate(regions.ious[r].tolist()):
                 if iou >= 0.5 and g != matched:
                     # the same float32 product as the rule's
-                    (own if iou >= float(np.float32(0.9) * np.float32(best)) else second).add(g)
+                    good = iou >= float(np.float32(0.9) * np.float32(best))
+                    (own if good and not regions.ignored[g] else second).add(g)
         positive = {c for g in own for c in up[int(regions.labels[g])]}
         for c in range(C):
             if c in positive:
@@ -258,16 +274,18 @@ def reference(regions, known, lost, scores, class_weights, rule):
 @st.composite
 def cases(draw):
     rng = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
-    count, instances, groups = (int(rng.integers(low, high)) for low, high in
-                                ((1, 6), (0, 4), (0, 3)))
-    matched = rng.integers(-1, instances, count) if instances else np.full(count, -1)
+    count, learnt, ignored, groups = (int(rng.integers(low, high)) for low, high in
+                                      ((1, 6), (0, 4), (0, 3), (0, 3)))
+    matched = rng.integers(-1, learnt, count) if learnt else np.full(count, -1)
+    instances = learnt + ignored
     levels = [0, 0.25, 0.45, 0.5, 0.55, 0.6, 0.9, 1.0]
     regions = Regions(
         torch.from_numpy(matched),
         torch.tensor(rng.choice(levels, (count, instances)), dtype=torch.float32),
         torch.from_numpy(rng.integers(0, C, instances)),
         torch.from_numpy(rng.random((count, groups)) < 0.5),
-        torch.from_numpy(rng.integers(0, C, groups)))
+        torch.from_numpy(rng.integers(0, C, groups)),
+        torch.arange(instances) >= learnt)
     known, lost = rng.random(C) < 0.4, rng.random(C) < 0.2
     scores = torch.tensor(rng.choice([0.1, 0.5, 0.7], (count, C)), dtype=torch.float32)
     class_weights = torch.tensor(rng.choice([0.25, 1], C), dtype=torch.float32)

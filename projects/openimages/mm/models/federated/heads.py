@@ -24,6 +24,7 @@ from mmdet.structures import DetDataSample
 from mmengine.structures import InstanceData
 from torch import Tensor
 
+from projects.openimages.common.errors import ConfigError
 from projects.openimages.mm.models.assigners import pair_overlaps
 from projects.openimages.mm.models.federated.losses import (
     PRIOR_LOGIT,
@@ -45,13 +46,15 @@ class Evidence:
     """What one image says of its classes and objects.
 
     Attributes:
-        boxes, labels: (G, 4) and (G,) of the instances to learn from.
+        boxes, labels: (G, 4) and (G,) of its instances, those to learn from first.
+        ignored: (G,) bool, those that are ignored though they are no group.
         group_boxes, group_labels: (K, 4) and (K,) of its group-of boxes.
         known, lost: (C,) bool as in :class:`ImageClasses`.
     """
 
     boxes: Tensor
     labels: Tensor
+    ignored: Tensor
     group_boxes: Tensor
     group_labels: Tensor
     known: Tensor
@@ -64,7 +67,8 @@ class Evidence:
         return Regions(
             torch.cat([result.pos_assigned_gt_inds, background]),
             pair_overlaps(priors, self.boxes), self.labels,
-            pair_overlaps(priors, self.group_boxes, mode='iof') >= COVERED, self.group_labels)
+            pair_overlaps(priors, self.group_boxes, mode='iof') >= COVERED, self.group_labels,
+            self.ignored)
 
 
 def collect_evidence(samples: Sequence[DetDataSample], hierarchy: Hierarchy) -> list[Evidence]:
@@ -85,9 +89,8 @@ def collect_evidence(samples: Sequence[DetDataSample], hierarchy: Hierarchy) -> 
         absent.append(verified[verified[:, 1] == 0, 0])
         boxed.append(_boxed_labels(sample, device))
     classes = ImageClasses.collect(boxed, present, absent, hierarchy)
-    return [Evidence(sample.gt_instances.bboxes, sample.gt_instances.labels,
-                     *_group_of(sample, device), classes.known[n], classes.lost[n])
-            for n, sample in enumerate(samples)]
+    return [Evidence(*_objects(sample), *_group_of(sample, device), classes.known[n],
+                     classes.lost[n]) for n, sample in enumerate(samples)]
 
 
 def _boxed_labels(sample: DetDataSample, device: torch.device) -> Tensor:
@@ -96,6 +99,17 @@ def _boxed_labels(sample: DetDataSample, device: torch.device) -> Tensor:
     of_image = torch.as_tensor(sample.metainfo.get('boxed_labels', ()), dtype=torch.long,
                                device=device)
     return torch.cat([of_image, *there])
+
+
+def _objects(sample: DetDataSample) -> tuple[Tensor, Tensor, Tensor]:
+    """Boxes (G, 4), labels (G,) and which are ignored (G,) bool, of all but groups."""
+    learnt, ignored = sample.gt_instances, sample.get('ignored_instances')
+    is_ignored = torch.zeros_like(learnt.labels, dtype=torch.bool)
+    if ignored is None or 'group_of' not in ignored:
+        return learnt.bboxes, learnt.labels, is_ignored
+    single = ignored[~ignored.group_of]
+    return (torch.cat([learnt.bboxes, single.bboxes]), torch.cat([learnt.labels, single.labels]),
+            torch.cat([is_ignored, torch.ones_like(single.labels, dtype=torch.bool)]))
 
 
 def _group_of(sample: DetDataSample, device: torch.device) -> tuple[Tensor, Tensor]:
@@ -122,13 +136,13 @@ class FederatedBBoxHead(Shared2FCBBoxHead):
 
     def __init__(self, *, loss_cls: dict, objectness: float = 0.5, **options: Any) -> None:
         if objectness < 0:
-            raise ValueError(f'objectness must be 0 or more, got {objectness}')
+            raise ConfigError(f'objectness must be 0 or more, got {objectness}')
         super().__init__(loss_cls=loss_cls, **options)
         self.objectness = objectness
         self._proposal_scores: Sequence[Tensor] | None = None
         if not isinstance(self.loss_cls, FederatedLoss):
-            raise ValueError('FederatedBBoxHead needs loss_cls of type FederatedLoss, got '
-                             f'{type(self.loss_cls).__name__}')
+            raise ConfigError('FederatedBBoxHead needs loss_cls of type FederatedLoss, got '
+                              f'{type(self.loss_cls).__name__}')
 
     def init_weights(self) -> None:
         """Start every class at about 0.01 where each has a sigmoid."""

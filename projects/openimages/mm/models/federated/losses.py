@@ -23,6 +23,7 @@ from mmdet.models.losses import EQLV2Loss, accuracy
 from mmdet.registry import MODELS
 from torch import Tensor, nn
 
+from projects.openimages.common.errors import ConfigError
 from projects.openimages.mm.models.federated.targets import (
     Hierarchy,
     Regions,
@@ -70,8 +71,8 @@ class _SigmoidLoss(nn.Module):
             ValueError: another number of classes.
         """
         if counts.shape != self.class_counts.shape:
-            raise ValueError(f'the data have {len(counts)} classes and {type(self).__name__} '
-                             f'{self.num_classes}')
+            raise ConfigError(f'the data have {len(counts)} classes and {type(self).__name__} '
+                              f'{self.num_classes}')
         self.ancestors.copy_(ancestors)
         self.class_counts.copy_(counts)
 
@@ -83,8 +84,8 @@ class _SigmoidLoss(nn.Module):
     def get_cls_channels(self, num_classes: int) -> int:
         """Outputs of the classifier."""
         if num_classes != self.num_classes:
-            raise ValueError(f'a box head of {num_classes} classes with a loss of '
-                             f'{self.num_classes}')
+            raise ConfigError(f'a box head of {num_classes} classes with a loss of '
+                              f'{self.num_classes}')
         return num_classes
 
     def get_activation(self, cls_score: Tensor) -> Tensor:
@@ -124,7 +125,7 @@ class FederatedLoss(_SigmoidLoss):
         self.rule = TargetRule(hierarchy, verified, lost, group_of, unknown_on_objects,
                                unknown_on_background, doubt)
         if tail_power < 0:
-            raise ValueError(f'tail_power must be 0 or more, got {tail_power}')
+            raise ConfigError(f'tail_power must be 0 or more, got {tail_power}')
         self.tail_power = tail_power
         self.exclusive = exclusive
 
@@ -193,7 +194,7 @@ class FederatedSoftmaxLoss(FederatedLoss):
     def __init__(self, num_classes: int, **options: Any) -> None:
         super().__init__(num_classes, **options)
         if self.exclusive:
-            raise ValueError('exclusive is for sigmoids; classes of a softmax exclude each other')
+            raise ConfigError('exclusive is for sigmoids; classes of a softmax exclude each other')
 
     def get_cls_channels(self, num_classes: int) -> int:
         """Outputs of the classifier: classes and background."""
@@ -258,8 +259,8 @@ class FedLoss(_SigmoidLoss):
                  loss_weight: float = 1.0) -> None:
         super().__init__(num_classes, loss_weight)
         if num_sampled < 1 or power < 0:
-            raise ValueError('num_sampled must be 1 or more and power 0 or more, got '
-                             f'{num_sampled} and {power}')
+            raise ConfigError('num_sampled must be 1 or more and power 0 or more, got '
+                              f'{num_sampled} and {power}')
         self.num_sampled = num_sampled
         self.power = power
 

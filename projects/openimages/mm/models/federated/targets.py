@@ -33,6 +33,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from projects.openimages.common.errors import ConfigError
+
 SAME_IOU = 0.5
 """A region with this IoU or more with an instance is a region of that instance."""
 
@@ -119,6 +121,8 @@ class Regions:
         labels: (G,) int64 of the instances.
         covered: (R, K) bool, where one of the image's K group-of boxes covers a region.
         group_labels: (K,) int64.
+        ignored: (G,) bool, instances that no region is matched to, for they have no mask; without
+            it there are none.
     """
 
     matched: Tensor
@@ -126,6 +130,7 @@ class Regions:
     labels: Tensor
     covered: Tensor
     group_labels: Tensor
+    ignored: Tensor | None = None
 
 
 @dataclass(frozen=True)
@@ -154,7 +159,7 @@ class TargetRule:
     def __post_init__(self) -> None:
         for name in ('unknown_on_objects', 'unknown_on_background', 'doubt'):
             if not 0 <= getattr(self, name) <= 1:
-                raise ValueError(f'{name} must be from 0 to 1, got {getattr(self, name)}')
+                raise ConfigError(f'{name} must be from 0 to 1, got {getattr(self, name)}')
 
 
 def class_targets(regions: Regions, known: Tensor, lost: Tensor, scores: Tensor,
@@ -222,6 +227,8 @@ def _shared(regions: Regions) -> tuple[Tensor, Tensor]:
     best = regions.ious[rows, chosen]
     overlapping = (regions.ious >= SAME_IOU) & on_object[:, None]
     same = overlapping & (regions.ious >= TIE * best[:, None])
+    if regions.ignored is not None:
+        same &= ~regions.ignored
     same[rows, chosen] = on_object
     return same, overlapping & ~same
 
