@@ -9,6 +9,7 @@ from torch import nn
 
 import projects.openimages.mm  # noqa: F401
 from projects.openimages.common.errors import UserError
+from projects.openimages.mm.engine import loops
 from projects.openimages.mm.engine.config import load_config
 from projects.openimages.mm.engine.loops import _mean
 from projects.openimages.mm.engine.processes import number_of_processes
@@ -51,6 +52,10 @@ class Numbers:
     def __getitem__(self, index):
         return {'inputs': index}
 
+    def get_cat2imgs(self):
+        """One class has nine tenths of the numbers."""
+        return {0: list(range(36)), 1: list(range(36, 40))}
+
 
 class Record(Hook):
     """What each update saw, and with which learning rate."""
@@ -63,14 +68,14 @@ class Record(Hook):
                              runner.optim_wrapper.get_lr()['lr'][0], runner.model.weight.item()))
 
 
-def train(folder, batch_size, images=None, *, iters=8, accumulate=1, **options):
+def train(folder, batch_size, images=None, *, iters=8, accumulate=1, sampler=None, **options):
     """Eight updates with a warm-up of three and a drop after six; what the hook saw."""
     record = Record()
     runner = Runner(
         Square(), str(folder), experiment_name=f'{folder}{options}', custom_hooks=[record],
         train_dataloader={
             'batch_size': batch_size, 'dataset': Numbers(), 'num_workers': 0,
-            'sampler': {'type': 'InfiniteSampler', 'shuffle': True},
+            'sampler': sampler or {'type': 'InfiniteSampler', 'shuffle': True},
             'collate_fn': {'type': 'pseudo_collate'}},
         train_cfg={'type': 'mmdet.ResumableTrainLoop', 'max_iters': iters,
                    'images_per_update': images},
@@ -120,6 +125,28 @@ def test_a_training_that_accumulates_is_resumed_with_the_images_and_rates_it_had
     rest = train(tmp_path / 'more', 2, 8, resume=True,
                  load_from=str(tmp_path / 'whole' / 'iter_4.pth'))
     assert_same(rest, large[4:])
+
+
+def rare_images(updates) -> list[int]:
+    """How many of the first and of the second half's images are of the class of four."""
+    half = len(updates) // 2
+    return [sum(number >= 36 for _, images, *_ in part for number in images)
+            for part in (updates[:half], updates[half:])]
+
+
+@pytest.mark.parametrize(('batch_size', 'images'), [(8, None), (2, 8)])
+def test_soft_sampling_changes_at_its_part_of_the_schedule(tmp_path, batch_size, images):
+    """From a tenth of the images to half of them, after 160 of 320, however they are batched."""
+    soft = {'type': 'mmdet.SoftClassAwareSampler', 'power': 1, 'power_after': 0, 'switch_at': 0.5}
+    before, after = rare_images(train(tmp_path, batch_size, images, iters=40, sampler=soft))
+    assert 6 < before < 30 and 60 < after < 100
+
+
+def test_the_schedule_counts_the_images_of_all_processes(tmp_path, monkeypatch):
+    """Beside a second process the 320 images of this one are the schedule's first half."""
+    monkeypatch.setattr(loops, 'get_world_size', lambda: 2)
+    soft = {'type': 'mmdet.SoftClassAwareSampler', 'power': 1, 'power_after': 0, 'switch_at': 0.5}
+    assert sum(rare_images(train(tmp_path, 8, iters=40, sampler=soft))) < 60
 
 
 @pytest.mark.parametrize(('images', 'batch_size', 'processes', 'expected'), [
