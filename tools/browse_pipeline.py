@@ -12,8 +12,6 @@ from projects.openimages.common.errors import UserError, exit_on_interrupt, run_
 if __name__ == '__main__':
     exit_on_interrupt()
 
-from mmengine.config import DictAction
-
 PER_PAGE = 12
 
 
@@ -26,7 +24,7 @@ def main() -> None:
                         help='how many images (default: %(default)s)')
     parser.add_argument('--seed', type=int, default=0,
                         help='another seed, other images and augmentation')
-    parser.add_argument('--cfg-options', nargs='+', action=DictAction, metavar='KEY=VALUE',
+    parser.add_argument('--cfg-options', nargs='+', action='extend', metavar='KEY=VALUE',
                         help='override config settings, such as data_root=DIR or a.b.c=1')
     args = parser.parse_args()
     if args.num < 1:
@@ -34,10 +32,11 @@ def main() -> None:
 
     from projects.openimages.mm.engine.browsing import browse
     from projects.openimages.mm.engine.config import load_config, mistakes_in_one_line
+    from projects.openimages.mm.engine.options import read_options
     from projects.openimages.visualization.contact_sheets import write_pages
     from projects.openimages.visualization.drawing import montage
 
-    cfg = load_config(args.config, args.cfg_options)
+    cfg = load_config(args.config, read_options(args.cfg_options))
     with mistakes_in_one_line():
         pictures = list(browse(cfg, args.num, args.seed))
     pages = (montage(pictures[start:start + PER_PAGE], columns=3)

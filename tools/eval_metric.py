@@ -12,8 +12,6 @@ from projects.openimages.common.errors import exit_on_interrupt, run_command
 if __name__ == '__main__':
     exit_on_interrupt()
 
-from mmengine.config import DictAction
-
 from projects.openimages.common.files import refuse_to_overwrite
 from projects.openimages.common.json_values import write_json
 from projects.openimages.common.options import add_expand_hierarchy, add_json
@@ -30,17 +28,18 @@ def main() -> None:
     parser.add_argument('--max-per-img', type=int, help="an image's detections at most, best first")
     add_expand_hierarchy(parser)
     add_json(parser)
-    parser.add_argument('--cfg-options', nargs='+', action=DictAction, metavar='KEY=VALUE',
+    parser.add_argument('--cfg-options', nargs='+', action='extend', metavar='KEY=VALUE',
                         help='override config settings, such as data_root=DIR')
     args = parser.parse_args()
     if args.json:
         refuse_to_overwrite(args.json, args.config, args.results)
 
     from projects.openimages.mm.engine import config as configs
+    from projects.openimages.mm.engine.options import read_options
     from projects.openimages.mm.engine.results import read_results, score_results
 
+    cfg = configs.load_config(args.config, read_options(args.cfg_options))
     results = read_results(args.results)
-    cfg = configs.load_config(args.config, args.cfg_options)
     if args.split:
         configs.use_split(cfg, args.split)
     configs.score_as_submitted(cfg, score_thr=args.score_thr, max_per_img=args.max_per_img,

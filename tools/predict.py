@@ -12,8 +12,6 @@ from projects.openimages.common.errors import UserError, exit_on_interrupt, run_
 if __name__ == '__main__':
     exit_on_interrupt()
 
-from mmengine.config import DictAction
-
 
 def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, allow_abbrev=False)
@@ -29,7 +27,7 @@ def parse_args() -> argparse.Namespace:
                         help='leave out images that cannot be read, and say so')
     parser.add_argument('--tta', action='store_true', help='test-time augmentation of the config')
     parser.add_argument('--device', help='such as cpu or cuda:0 (default: the first GPU, if any)')
-    parser.add_argument('--cfg-options', nargs='+', action=DictAction, metavar='KEY=VALUE',
+    parser.add_argument('--cfg-options', nargs='+', action='extend', metavar='KEY=VALUE',
                         help='override config settings')
     return parser.parse_args()
 
@@ -41,10 +39,11 @@ def main() -> None:
     import torch
 
     from projects.openimages.mm.engine import config as configs
+    from projects.openimages.mm.engine.options import read_options
     from projects.openimages.mm.engine.predict import Predictor, find_images, predict
 
     images = find_images(args.images)
-    cfg = configs.load_config(args.config, args.cfg_options)
+    cfg = configs.load_config(args.config, read_options(args.cfg_options))
     if args.tta:
         configs.use_tta(cfg)
     device = args.device or ('cuda:0' if torch.cuda.is_available() else 'cpu')

@@ -13,7 +13,7 @@ from projects.openimages.common.errors import UserError, exit_on_interrupt, run_
 if __name__ == '__main__':
     exit_on_interrupt()
 
-from mmengine.config import Config, DictAction
+from mmengine.config import Config
 
 from projects.openimages.common.files import refuse_to_overwrite
 from projects.openimages.common.json_values import write_json
@@ -31,7 +31,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('--show-dir', metavar='DIR',
                         help='write those pictures and a contact sheet to this folder')
     parser.add_argument('--wait-time', type=float, default=2, help='seconds between windows')
-    parser.add_argument('--cfg-options', nargs='+', action=DictAction, metavar='KEY=VALUE',
+    parser.add_argument('--cfg-options', nargs='+', action='extend', metavar='KEY=VALUE',
                         help='override config settings, such as data_root=DIR or a.b.c=1')
     parser.add_argument('--launcher', choices=['none', 'pytorch', 'slurm', 'mpi'], default='none')
     parser.add_argument('--amp', action='store_true', help='automatic mixed precision')
@@ -120,9 +120,10 @@ def main() -> None:
         read_checkpoint,
         weights_of,
     )
+    from projects.openimages.mm.engine.options import read_options
     from projects.openimages.mm.engine.processes import number_of_processes, start_processes
 
-    cfg = configs.load_config(args.config, args.cfg_options)
+    cfg = configs.load_config(args.config, read_options(args.cfg_options))
     configs.set_work_dir(cfg, args.work_dir, args.config)
     cfg.load_from = local_file(args.checkpoint)
     if number_of_processes(args.launcher) == 1:

@@ -13,8 +13,6 @@ from projects.openimages.common.errors import UserError, exit_on_interrupt, run_
 if __name__ == '__main__':
     exit_on_interrupt()
 
-from mmengine.config import DictAction
-
 
 def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, allow_abbrev=False)
@@ -37,7 +35,7 @@ def parse_args() -> argparse.Namespace:
                              'work dir, if there is one')
     parser.add_argument('--log-to', nargs='+', choices=['tensorboard', 'wandb'], default=[],
                         help='write the curves there too, each class\'s AP among them')
-    parser.add_argument('--cfg-options', nargs='+', action=DictAction, metavar='KEY=VALUE',
+    parser.add_argument('--cfg-options', nargs='+', action='extend', metavar='KEY=VALUE',
                         help='override config settings, such as data_root=DIR or a.b.c=1')
     parser.add_argument('--launcher', choices=['none', 'pytorch', 'slurm', 'mpi'], default='none')
     parser.add_argument('--local_rank', '--local-rank', type=int, default=0)
@@ -54,9 +52,10 @@ def main() -> None:
     from projects.openimages.mm.engine import config as configs
     from projects.openimages.mm.engine.fast import train_fast
     from projects.openimages.mm.engine.log_backends import add_log_backends
+    from projects.openimages.mm.engine.options import read_options
     from projects.openimages.mm.engine.processes import number_of_processes, start_processes
 
-    cfg = configs.load_config(args.config, args.cfg_options)
+    cfg = configs.load_config(args.config, read_options(args.cfg_options))
     configs.set_work_dir(cfg, args.work_dir, args.config)
     add_log_backends(cfg, args.log_to)
     if args.compile and not args.fast:

@@ -38,7 +38,7 @@ def load_config(path: str | os.PathLike, options: Mapping[str, Any] | None = Non
 
     Args:
         path: the config file.
-        options: dotted keys and values, as ``DictAction`` gives them.
+        options: dotted keys and values, as ``read_options`` gives them.
 
     Raises:
         UserError: no such file, or an option that is a slip of the pen.

@@ -1,20 +1,25 @@
-"""``--cfg-options``: keys that mean something.
+"""``--cfg-options``: values as they were written, and keys that mean something.
 
-MMEngine merges any key, also a misspelt one, and gives up on some good ones. Here a key is refused
-where it is close to one that is known: to a neighbour in the config, or to an argument of the
-class that is built from it. Any other new key is taken as it is.
+MMEngine takes all spaces out of a value, so that a folder or a class whose name has one is another
+folder or no class, and answers what is no ``KEY=VALUE`` with a traceback. It merges any key, also a
+misspelt one, and gives up on some good ones. Here a key is refused where it is close to one that is
+known: to a neighbour in the config, or to an argument of the class that is built from it. Any other
+new key is taken as it is.
 """
 
 from __future__ import annotations
 
+import argparse
+import ast
 import difflib
 import inspect
 import logging
-from collections.abc import Iterator, Mapping
+import re
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import mmdet.registry
-from mmengine.config import Config, ConfigDict
+from mmengine.config import Config, ConfigDict, DictAction
 from mmengine.logging import print_log
 from mmengine.registry import Registry
 from torch.utils.data import DataLoader
@@ -54,12 +59,59 @@ _NAMES_OF_ITS_OWN = ('custom_keys', 'metainfo', 'init_kwargs')  # dicts with any
 _CLOSE = 0.75  # difflib's ratio: 'score_threshold' and 'score_thr' are just as close
 
 
+_BRACKETS = ('[', '(')
+_SPACE_IN_TEXT = re.compile(r'[^\s,\[(]\s+[^\s,\])]')
+
+
+def read_options(items: Sequence[str] | None) -> dict[str, Any]:
+    """What ``--cfg-options`` was given: ``DictAction``'s reading, but spaces in texts stay.
+
+    A list or tuple may be written as Python does (``['Human face', 'Cat']``).
+
+    Args:
+        items: each ``KEY=VALUE``; of one key the last counts.
+
+    Raises:
+        UserError: no ``KEY=VALUE``, a bracket too many, or a list of texts with spaces and no
+            quotes.
+    """
+    found = argparse.Namespace(options={})
+    action = DictAction([], 'options')
+    for item in items or ():
+        key, is_set, text = (part.strip() for part in item.partition('='))
+        if not (key and is_set):
+            raise UserError(f'--cfg-options {item!r}, expected KEY=VALUE')
+        try:
+            found.options[key] = _own_reading(text)
+        except ValueError:
+            try:
+                action(argparse.ArgumentParser(), found, [f'{key}={text}'])
+            except AssertionError as error:
+                raise UserError(f'--cfg-options {item!r}: {error}') from None
+    return found.options
+
+
+def _own_reading(text: str) -> Any:
+    """The value of a list in Python's notation or of texts with spaces; else a ValueError."""
+    if text.startswith(_BRACKETS):
+        try:
+            return ast.literal_eval(text)
+        except (SyntaxError, ValueError):
+            if _SPACE_IN_TEXT.search(text):
+                raise UserError(f'--cfg-options: {text}: put quotes around what has spaces, as in '
+                                """KEY="['Human face', 'Cat']\"""") from None
+    elif _SPACE_IN_TEXT.search(text):
+        parts = [part.strip().strip('\'"') for part in text.split(',')]
+        return parts if len(parts) > 1 else parts[0]
+    raise ValueError(text)
+
+
 def check_keys(cfg: Config, options: Mapping[str, Any]) -> None:
     """Make ready the places that the keys of ``options`` name, and refuse slips of the pen.
 
     Args:
         cfg: gets an empty dict, or one more item of a list, where a key goes on into it.
-        options: dotted keys and values, as ``DictAction`` gives them.
+        options: dotted keys and values, as :func:`read_options` gives them.
 
     Raises:
         UserError: a key that is close to a known one, or that leads through a number or a text.
