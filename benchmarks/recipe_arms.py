@@ -224,12 +224,13 @@ class PlaceboDataset(OpenImagesInstanceDataset):
 
     def _verified_labels(self, row: int) -> np.ndarray:
         if self._placebo == 'verified':
-            row = int(self._permutation[row])
+            row = self._other_row[row]
         return super()._verified_labels(row)
 
     @cached_property
-    def _permutation(self) -> np.ndarray:
-        return np.random.default_rng(0).permutation(self.index.num_images)
+    def _other_row(self) -> dict[int, int]:
+        order = np.random.default_rng(0).permutation(np.unique(self.data_list))
+        return dict(zip(order.tolist(), np.roll(order, 1).tolist(), strict=True))
 
     def _instances(self, row: int, height: int, width: int) -> list[dict]:
         instances = super()._instances(row, height, width)

@@ -138,6 +138,17 @@ def test_placebos_break_one_kind_of_evidence_and_keep_its_amount(world):
     assert [sum(item) for item in missing[0]] == [sum(item) for item in missing[1]]
 
 
+def test_the_placebos_verified_labels_are_those_of_the_other_images_that_are_trained(world):
+    true, placebo = (
+        [data.get_data_info(n)['verified_labels'].tolist() for n in range(len(data))]
+        for data in (dataset(world, kind, filter_cfg={'filter_empty_gt': True}, **options)
+                     for kind, options in ((OpenImagesInstanceDataset, {}),
+                                           (PlaceboDataset, {'placebo': 'verified'}))))
+    assert sorted(placebo) == sorted(true)
+    alike = sum(map(list.__eq__, true, placebo))
+    assert alike < len(true) / 4  # images of the same few labels
+
+
 def test_a_model_that_trained_with_another_hierarchy_is_tested_with_the_true_one(world, tmp_path):
     true = dataset(world, OpenImagesInstanceDataset).ancestor_matrix
     key = 'roi_head.bbox_head.loss_cls.ancestors'

@@ -224,9 +224,7 @@ class OpenImagesInstanceDataset(BaseDetDataset):
             'img_id': coco_image_id(image_id), 'image_id': image_id, 'seg_map_path': None,
             'height': int(index.heights[row]), 'width': int(index.widths[row]),
             'sample_idx': int(idx) if idx >= 0 else len(self) + int(idx)}
-        verified = index.label_rows(row)
-        info['verified_labels'] = self._classes.verified(
-            index.label_class_ids[verified], index.label_present[verified])
+        info['verified_labels'] = self._verified_labels(row)
         info['boxed_labels'] = self._classes.boxed(index.class_ids[index.instance_rows(row)])
         info['instances'] = self._instances(row, info['height'], info['width'])
         if self.return_classes:
@@ -263,6 +261,11 @@ class OpenImagesInstanceDataset(BaseDetDataset):
                 'ignore_flag': int(group_of or not learnable),
                 'group_of': group_of})
         return instances
+
+    def _verified_labels(self, row: int) -> np.ndarray:
+        rows = self._index.label_rows(row)
+        return self._classes.verified(self._index.label_class_ids[rows],
+                                      self._index.label_present[rows])
 
     @force_full_init
     def get_cat_ids(self, idx: int) -> list[int]:
