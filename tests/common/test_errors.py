@@ -6,10 +6,17 @@ import pickle
 import signal
 import subprocess
 import sys
+from contextlib import nullcontext
 
 import pytest
 
-from projects.openimages.common.errors import UserError, run_command
+from projects.openimages.common.errors import (
+    ConfigError,
+    UserError,
+    check_number,
+    run_command,
+)
+from projects.openimages.download.client import FetchError
 from tests.helpers import REPOSITORY, run_tool
 
 
@@ -32,8 +39,24 @@ def test_error_names_file_and_row():
 
 
 def test_error_from_another_process_is_the_same():
-    error = pickle.loads(pickle.dumps(UserError('unknown class', path='a.csv', row=7)))
-    assert type(error) is UserError and str(error) == 'a.csv, row 7: unknown class'
+    for kind in (UserError, ConfigError):
+        error = pickle.loads(pickle.dumps(kind('unknown class', path='a.csv', row=7)))
+        assert type(error) is kind and str(error) == 'a.csv, row 7: unknown class'
+    refused = pickle.loads(pickle.dumps(FetchError('https://x/y', 'not there')))
+    assert type(refused) is UserError and str(refused) == 'https://x/y: not there'
+
+
+@pytest.mark.parametrize(('value', 'fits'), [
+    (0, True), (1, True), (0.5, True), (-0.1, False), (1.5, False), (float('nan'), False),
+    ('high', False), (None, False)])
+def test_an_option_outside_its_range_or_no_number_is_a_value_error(value, fits):
+    with nullcontext() if fits else pytest.raises(ValueError, match='share must be from 0 to 1'):
+        check_number('share', value, 0, 1)
+
+
+def test_an_option_without_a_most_says_its_least():
+    with pytest.raises(ConfigError, match=r'^power must be 0 or more, got -1$'):
+        check_number('power', -1, 0)
 
 
 def test_user_error_is_one_line_and_exit_code_2(capsys):

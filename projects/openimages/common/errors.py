@@ -20,6 +20,7 @@ first import on::
 from __future__ import annotations
 
 import errno
+import math
 import os
 import signal
 import sys
@@ -49,11 +50,22 @@ class UserError(Exception):
 
     def __reduce__(self) -> tuple[type[UserError], tuple[str]]:
         """A worker process hands it on as it is, its place already in the text."""
-        return type(self), (str(self),)
+        return UserError, (str(self),)
 
 
 class ConfigError(UserError, ValueError):
     """An option of a config that cannot be: a ``ValueError`` in Python, one line for a command."""
+
+    def __reduce__(self) -> tuple[type[UserError], tuple[str]]:
+        """As a ``UserError``'s."""
+        return ConfigError, (str(self),)
+
+
+def check_number(name: str, value: object, low: float, high: float = math.inf) -> None:
+    """A :class:`ConfigError` where an option is no number from ``low`` to ``high``."""
+    if not (isinstance(value, (int, float)) and low <= value <= high):
+        expected = f'{low:g} or more' if high == math.inf else f'from {low:g} to {high:g}'
+        raise ConfigError(f'{name} must be {expected}, got {value!r}')
 
 
 def exit_on_interrupt() -> None:

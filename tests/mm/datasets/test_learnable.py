@@ -142,7 +142,7 @@ def test_an_object_of_a_class_left_out_is_an_ignored_one_of_its_nearest_ancestor
                 and not space.ancestor_matrix[leaf, label]
                 and not space.ancestor_matrix[:, label].any())
     for kept, expected in (([*above], 0), ([above[-1], above[0]], 1), ([above[-1]], 0),
-                           ([lone], None)):
+                           ([lone], None)):  # of two parents: test_kept_classes.py
         data = dataset(demo_root, filter_cfg=None,
                        metainfo={'classes': tuple(space.names[label] for label in kept)})
         seen = 0

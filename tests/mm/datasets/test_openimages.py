@@ -242,6 +242,8 @@ def test_classes_of_an_index_come_with_their_hierarchy(demo_root):
     ({'serialize_data': True}, ValueError, 'serialize_data'),
     ({'filter_cfg': {'filter_empty': True}}, ValueError, 'filter_empty_gt'),
     ({'metainfo': {'classes': ('Unicorn',)}}, UserError, 'Unicorn'),
+    ({'metainfo': {'classes': ()}}, ValueError, 'has no class'),
+    ({'metainfo': {'classes': ('Cat', 'Dog', 'Cat')}}, ValueError, "has 'Cat' twice"),
     ({'ann_file': 'prepared/none/index.arrow'}, UserError, 'prepare_data.py'),
     ({'proposal_file': 'x.pkl'}, ValueError, 'proposal_file')])
 def test_wrong_options_fail_at_once(demo_root, options, error, message):

@@ -5,6 +5,7 @@ from itertools import islice
 import numpy as np
 import pytest
 
+from projects.openimages.common.errors import ConfigError
 from projects.openimages.mm.datasets.soft_sampler import SoftClassAwareSampler, class_chances
 
 
@@ -94,7 +95,7 @@ def test_another_seed_draws_other_images():
 
 
 def test_without_the_schedules_length_nothing_is_drawn():
-    with pytest.raises(RuntimeError, match='ResumableTrainLoop'):
+    with pytest.raises(ConfigError, match='ResumableTrainLoop'):
         next(iter(SoftClassAwareSampler(Images(), seed=3)))
 
 

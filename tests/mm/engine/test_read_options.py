@@ -25,7 +25,12 @@ def mmengines(*items) -> dict:
     ("classes=['Cross, barred', 'Cat']", ['Cross, barred', 'Cat']),
     ('title=a = b', 'a = b'),
     ("text='two  words'", 'two  words'),
-    ('classes=Human face, Cat', ['Human face', 'Cat'])])
+    ('classes=Human face, Cat', ['Human face', 'Cat']),
+    ('classes=Human face,', ['Human face']), ('pair=a b, 3', ['a b', 3]),
+    ("classes=('Human face')", ('Human face',)), ("classes=('Cross, barred')", ('Cross, barred',)),
+    ("name='Salt and pepper, mill'", 'Salt and pepper, mill'), ("name='Cross, barred'",
+                                                                'Cross, barred'),
+    ('title=say "hi"', 'say "hi"'), ('data_root=(old) images/', '(old) images/')])
 def test_texts_stay_as_they_were_written(item, value):
     key = item.partition('=')[0]
     assert read_options([item]) == {key: value}
@@ -34,7 +39,8 @@ def test_texts_stay_as_they_were_written(item, value):
 @pytest.mark.parametrize('text', [
     '1', '1e-3', '0.5', 'true', 'False', 'None', 'adam', '1,2,3', '[0.9, 0.999]', '(1333, 800)',
     '[(1, 2), [3]]', '[a, b]', '(a,b)', '[a,(b,c)]', 'a,b', 'a, b', '[]', '()', '', '"x"', "'1'",
-    "['a', 'b']", ' 3 ', '[None, True]', '/data/x.py'])
+    "['a', 'b']", "['1','2']", '(640)', "('Cat')", '[(640)]', '((1,2))', ' 3 ', '[None, True]',
+    '/data/x.py'])
 def test_all_else_is_what_mmengine_makes_of_it(text):
     assert read_options([f'key={text}']) == mmengines(f'key={text}')
 
@@ -46,7 +52,10 @@ def test_options_add_up_and_the_last_of_a_key_counts():
 
 @pytest.mark.parametrize(('item', 'words'), [
     ('data_root', "'data_root', expected KEY=VALUE"), ('=3', "'=3', expected KEY=VALUE"),
-    ('classes=[Human face, Cat]', 'put quotes around'), ('size=[1,2', 'Imbalanced brackets')])
+    ('classes=[Human face, Cat]', 'quote every text'),
+    ("classes=[Cat, 'Human face']", 'quote every'),
+    ('classes=[Human face', 'quote every'), ('size=[1,2', 'brackets do not fit'),
+    ('hook=(a),(b)', 'brackets do not fit'), ('x=[{[1 2]: 2}]', 'quote every')])
 def test_a_slip_of_the_pen_is_said(item, words):
     with pytest.raises(UserError, match=words):
         read_options([item])

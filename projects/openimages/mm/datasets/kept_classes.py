@@ -23,12 +23,12 @@ class KeptClasses:
     Attributes:
         label_of_class: (C,) int64, -1 for a class left out.
         is_kept: C bools.
-        nearest: C labels: a class's own or, where it is left out, that of its nearest ancestor;
-            -1 where no ancestor is kept either.
+        nearest: of each of the C classes its own label or, where it is left out, those of its kept
+            ancestors that are above no other one of them.
     """
 
     def __init__(self, label_space: LabelSpace, chosen: Sequence[int]) -> None:
-        total = len(label_space.names)
+        chosen, total = np.asarray(chosen, np.int64), label_space.num_classes
         up = label_space.ancestor_matrix | np.eye(total, dtype=bool)
         self.label_of_class = np.full(total, -1, np.int64)
         self.label_of_class[chosen] = np.arange(len(chosen))
@@ -36,9 +36,9 @@ class KeptClasses:
         self._is_all = all(self.is_kept)
         self._above = up[:, chosen]  # (C, K): itself and its ancestors
         self._below = up.T[:, chosen]
-        depths = np.where(self._above, up.sum(axis=1)[chosen], 0)
-        nearest = np.where(depths.any(axis=1), depths.argmax(axis=1), -1)
-        self.nearest = np.where(self.is_kept, self.label_of_class, nearest).tolist()
+        above_another = self._above @ label_space.ancestor_matrix[np.ix_(chosen, chosen)]
+        self.nearest = [tuple(np.flatnonzero(row).tolist())
+                        for row in self._above & ~above_another]
 
     def boxed(self, class_ids: np.ndarray) -> np.ndarray:
         """(B,) int64, ascending: labels of classes with a box, and of ancestors of one left out."""
@@ -61,7 +61,7 @@ class KeptClasses:
         there = self._reached(self._above, class_ids[left_out & (present == 1)])
         gone = self._reached(self._below, class_ids[left_out & (present == 0)])
         said = np.concatenate([there, gone]), np.repeat([1, 0], [len(there), len(gone)])
-        return np.concatenate([pairs[~left_out], np.stack(said, axis=1)])
+        return np.unique(np.concatenate([pairs[~left_out], np.stack(said, axis=1)]), axis=0)
 
     @staticmethod
     def _reached(reach: np.ndarray, class_ids: np.ndarray) -> np.ndarray:

@@ -6,7 +6,8 @@ Data loader workers map the same file, so its pages are shared between processes
 
 An item is what ``CocoDataset`` gives, plus ``image_id``, ``verified_labels`` and ``boxed_labels``.
 Group-of instances have ``ignore_flag=1``, and so have instances without a mask unless the dataset
-is told to learn from them: they are neither objects to learn from nor background.
+is told to learn from them, and where it has some of the classes those of their descendants: they
+are neither objects to learn from nor background.
 :class:`~projects.openimages.mm.models.assigners.IgnoreAwareAssigner` respects them.
 """
 
@@ -46,8 +47,8 @@ class OpenImagesInstanceDataset(BaseDetDataset):
         ann_file: ``index.arrow`` of a split, relative to ``data_root`` unless absolute.
         metainfo: ``classes`` keeps only these classes, in this order; other keys are added as they
             are. Names that are not in the index are an error. What is known of the classes left
-            out is kept where it says something of these: an object of one of them is an ignored
-            instance of its nearest ancestor, if one is kept.
+            out is kept where it says something of these (:class:`KeptClasses`): an object of one
+            of them is an ignored instance of its nearest ancestors that are kept, if there are any.
         filter_cfg: ``filter_empty_gt=True`` keeps images with at least one instance to learn from
             (of a kept class, with mask, not group-of); ``min_size`` keeps images whose shorter
             side is at least that many pixels. Not applied in test mode, as in ``CocoDataset``.
@@ -239,11 +240,11 @@ class OpenImagesInstanceDataset(BaseDetDataset):
         return os.path.join(self.data_prefix['img'], f'{image_id}.jpg')
 
     def _instances(self, row: int, height: int, width: int) -> list[dict]:
-        nearest, is_kept = self._classes.nearest, self._classes.is_kept
+        labels_of, is_kept = self._classes.nearest, self._classes.is_kept
         instances = []
         for class_id, group_of, has_mask, counts, mask_box, box in self._index.instances(row):
-            label = nearest[class_id]
-            if label < 0:
+            labels = labels_of[class_id]
+            if not labels:
                 continue
             learnable = is_kept[class_id] and (has_mask or self.learn_boxes_without_masks)
             if has_mask:
@@ -255,11 +256,11 @@ class OpenImagesInstanceDataset(BaseDetDataset):
                 if bbox is None:
                     continue
                 counts = _no_mask(height * width)
-            instances.append({
+            instances += [{
                 'bbox': bbox, 'bbox_label': label,
                 'mask': {'size': [height, width], 'counts': counts},
                 'ignore_flag': int(group_of or not learnable),
-                'group_of': group_of})
+                'group_of': group_of} for label in labels]
         return instances
 
     def _verified_labels(self, row: int) -> np.ndarray:
@@ -321,6 +322,10 @@ class OpenImagesInstanceDataset(BaseDetDataset):
 
 
 def _class_ids(chosen: Sequence[str], names: Sequence[str], path: str) -> list[int]:
+    if not chosen or len(set(chosen)) < len(chosen):
+        again = [name for name in chosen if chosen.count(name) > 1]
+        raise ConfigError(f'metainfo.classes has {again[0]!r} twice' if again else
+                          'metainfo.classes has no class', path=path)
     ids = {name: class_id for class_id, name in enumerate(names)}
     missing = [name for name in chosen if name not in ids]
     if missing:

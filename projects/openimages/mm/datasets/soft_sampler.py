@@ -15,7 +15,7 @@ from mmdet.registry import DATA_SAMPLERS
 from mmengine.dist import get_dist_info, sync_random_seed
 from torch.utils.data import Sampler
 
-from projects.openimages.common.errors import ConfigError
+from projects.openimages.common.errors import ConfigError, check_number
 from projects.openimages.mm.datasets.wrappers import images_by_class
 
 _BLOCK = 4096  # draws made at once
@@ -55,8 +55,7 @@ class SoftClassAwareSampler(Sampler):
                  seed: int | None = None) -> None:
         for name, value in (('power', power), ('power_after', power_after),
                             ('switch_at', switch_at)):
-            if not 0 <= value <= 1:
-                raise ConfigError(f'{name} must be from 0 to 1, got {value}')
+            check_number(name, value, 0, 1)
         if max_repeats is not None and max_repeats <= 0:
             raise ConfigError(f'max_repeats must be more than 0, got {max_repeats}')
         self.dataset = dataset
@@ -95,8 +94,8 @@ class SoftClassAwareSampler(Sampler):
     def _classes(self, block: int) -> np.ndarray:
         """The classes of a block of draws, (_BLOCK,) int64."""
         if self._schedule is None:
-            raise RuntimeError('SoftClassAwareSampler does not know the length of the schedule; '
-                               "train with train_cfg.type='ResumableTrainLoop'")
+            raise ConfigError('SoftClassAwareSampler does not know the length of the schedule; '
+                              "train with train_cfg.type='ResumableTrainLoop'")
         switch, (before, after) = self._schedule
         values = np.random.default_rng((self.seed, block)).random(_BLOCK)
         draws = block * _BLOCK + np.arange(_BLOCK)

@@ -9,7 +9,7 @@ from typing import Any
 from mmdet.registry import HOOKS
 from mmengine.hooks import Hook
 
-from projects.openimages.common.errors import ConfigError, UserError
+from projects.openimages.common.errors import UserError, check_number
 from projects.openimages.mm.structures.samples import each_sample
 
 
@@ -26,8 +26,7 @@ class UnreadableImagesHook(Hook):
     """
 
     def __init__(self, max_share: float = 0.001, allowed: int = 10) -> None:
-        if not 0 <= max_share <= 1:
-            raise ConfigError(f'max_share must be from 0 to 1, got {max_share}')
+        check_number('max_share', max_share, 0, 1)
         self.max_share = max_share
         self.allowed = allowed
         self._named: set[str] = set()

@@ -59,51 +59,65 @@ _NAMES_OF_ITS_OWN = ('custom_keys', 'metainfo', 'init_kwargs')  # dicts with any
 _CLOSE = 0.75  # difflib's ratio: 'score_threshold' and 'score_thr' are just as close
 
 
-_BRACKETS = ('[', '(')
 _SPACE_IN_TEXT = re.compile(r'[^\s,\[(]\s+[^\s,\])]')
 
 
 def read_options(items: Sequence[str] | None) -> dict[str, Any]:
     """What ``--cfg-options`` was given: ``DictAction``'s reading, but spaces in texts stay.
 
-    A list or tuple may be written as Python does (``['Human face', 'Cat']``).
+    Commas part the items of a list, as there; a list in brackets with texts that have spaces is
+    written as Python does (``['Human face', 'Cat']``).
 
     Args:
         items: each ``KEY=VALUE``; of one key the last counts.
 
     Raises:
-        UserError: no ``KEY=VALUE``, a bracket too many, or a list of texts with spaces and no
-            quotes.
+        UserError: no ``KEY=VALUE``, a bracket too many, or a list in brackets with texts that have
+            spaces and no quotes.
     """
-    found = argparse.Namespace(options={})
-    action = DictAction([], 'options')
+    options = {}
     for item in items or ():
         key, is_set, text = (part.strip() for part in item.partition('='))
         if not (key and is_set):
             raise UserError(f'--cfg-options {item!r}, expected KEY=VALUE')
-        try:
-            found.options[key] = _own_reading(text)
-        except ValueError:
-            try:
-                action(argparse.ArgumentParser(), found, [f'{key}={text}'])
-            except AssertionError as error:
-                raise UserError(f'--cfg-options {item!r}: {error}') from None
-    return found.options
+        options[key] = _value(text, item)
+    return options
 
 
-def _own_reading(text: str) -> Any:
-    """The value of a list in Python's notation or of texts with spaces; else a ValueError."""
-    if text.startswith(_BRACKETS):
+def _value(text: str, item: str) -> Any:
+    if not (_SPACE_IN_TEXT.search(text) or _has_quoted_comma(text)):
+        return _mmengines_value(text, item)
+    if re.fullmatch(r"""(["'])(?:(?!\1).)*\1""", text):
+        return text[1:-1]
+    if text.startswith('[') or (text.startswith('(') and text.endswith(')')):
         try:
-            return ast.literal_eval(text)
-        except (SyntaxError, ValueError):
-            if _SPACE_IN_TEXT.search(text):
-                raise UserError(f'--cfg-options: {text}: put quotes around what has spaces, as in '
-                                """KEY="['Human face', 'Cat']\"""") from None
-    elif _SPACE_IN_TEXT.search(text):
-        parts = [part.strip().strip('\'"') for part in text.split(',')]
-        return parts if len(parts) > 1 else parts[0]
-    raise ValueError(text)
+            value = ast.literal_eval(text)
+        except (SyntaxError, ValueError, TypeError):
+            raise UserError(f'--cfg-options {item!r}: quote every text of the list, as in '
+                            """KEY="['Human face', 'Cat']\"""") from None
+        return (value,) if text[0] == '(' and not isinstance(value, tuple) else value
+    if ',' not in text:
+        return text
+    return [_value(part.strip(), item) for part in text.split(',') if part.strip()]
+
+
+def _has_quoted_comma(text: str) -> bool:
+    """Whether Python reads a text, or a list with one, in which there is a comma."""
+    try:
+        value = ast.literal_eval(text)
+    except (SyntaxError, ValueError, TypeError):
+        return False
+    items = value if isinstance(value, (list, tuple)) else [value]
+    return any(isinstance(one, str) and ',' in one for one in items)
+
+
+def _mmengines_value(text: str, item: str) -> Any:
+    found = argparse.Namespace()
+    try:
+        DictAction([], 'options')(argparse.ArgumentParser(), found, [f'key={text}'])
+    except (AssertionError, RecursionError):
+        raise UserError(f'--cfg-options {item!r}: its brackets do not fit') from None
+    return found.options['key']
 
 
 def check_keys(cfg: Config, options: Mapping[str, Any]) -> None:

@@ -11,6 +11,7 @@ from mmdet.structures import DetDataSample
 from mmdet.structures.mask import BitmapMasks
 from mmengine.structures import InstanceData
 
+from projects.openimages.common.errors import ConfigError
 from projects.openimages.mm.engine.config import build_model, load_config
 from projects.openimages.mm.models.federated.heads import collect_evidence
 from projects.openimages.mm.models.federated.targets import Hierarchy
@@ -175,7 +176,7 @@ def test_the_loss_says_what_is_missing_without_the_training_classes():
     cfg = load_config(REPOSITORY / 'configs/oi_mask_rcnn_r50_federated_demo.py',
                       {'num_classes': 4})
     model = build_model(cfg)
-    with pytest.raises(RuntimeError, match='TrainingClassesHook'):
+    with pytest.raises(ConfigError, match='TrainingClassesHook'):
         losses_of(model, sample((CAT, 5, 5, 40, 40, True)))
 
 

@@ -24,7 +24,7 @@ from mmdet.structures import DetDataSample
 from mmengine.structures import InstanceData
 from torch import Tensor
 
-from projects.openimages.common.errors import ConfigError
+from projects.openimages.common.errors import ConfigError, check_number
 from projects.openimages.mm.models.assigners import pair_overlaps
 from projects.openimages.mm.models.federated.losses import (
     PRIOR_LOGIT,
@@ -135,8 +135,7 @@ class FederatedBBoxHead(Shared2FCBBoxHead):
     """
 
     def __init__(self, *, loss_cls: dict, objectness: float = 0.5, **options: Any) -> None:
-        if objectness < 0:
-            raise ConfigError(f'objectness must be 0 or more, got {objectness}')
+        check_number('objectness', objectness, 0)
         super().__init__(loss_cls=loss_cls, **options)
         self.objectness = objectness
         self._proposal_scores: Sequence[Tensor] | None = None

@@ -23,7 +23,7 @@ from mmdet.models.losses import EQLV2Loss, accuracy
 from mmdet.registry import MODELS
 from torch import Tensor, nn
 
-from projects.openimages.common.errors import ConfigError
+from projects.openimages.common.errors import ConfigError, check_number
 from projects.openimages.mm.models.federated.targets import (
     Hierarchy,
     Regions,
@@ -78,8 +78,8 @@ class _SigmoidLoss(nn.Module):
 
     def _check_set(self) -> None:
         if not self.class_counts.any():
-            raise RuntimeError(f'{type(self).__name__} does not know the training classes; add '
-                               "custom_hooks=[dict(type='TrainingClassesHook')] to the config")
+            raise ConfigError(f'{type(self).__name__} does not know the training classes; add '
+                              "custom_hooks=[dict(type='TrainingClassesHook')] to the config")
 
     def get_cls_channels(self, num_classes: int) -> int:
         """Outputs of the classifier."""
@@ -124,8 +124,7 @@ class FederatedLoss(_SigmoidLoss):
         super().__init__(num_classes, loss_weight)
         self.rule = TargetRule(hierarchy, verified, lost, group_of, unknown_on_objects,
                                unknown_on_background, doubt)
-        if tail_power < 0:
-            raise ConfigError(f'tail_power must be 0 or more, got {tail_power}')
+        check_number('tail_power', tail_power, 0)
         self.tail_power = tail_power
         self.exclusive = exclusive
 
@@ -258,9 +257,8 @@ class FedLoss(_SigmoidLoss):
     def __init__(self, num_classes: int, num_sampled: int = 50, power: float = 0.5,
                  loss_weight: float = 1.0) -> None:
         super().__init__(num_classes, loss_weight)
-        if num_sampled < 1 or power < 0:
-            raise ConfigError('num_sampled must be 1 or more and power 0 or more, got '
-                              f'{num_sampled} and {power}')
+        check_number('num_sampled', num_sampled, 1)
+        check_number('power', power, 0)
         self.num_sampled = num_sampled
         self.power = power
 

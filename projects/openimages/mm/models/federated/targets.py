@@ -33,7 +33,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from projects.openimages.common.errors import ConfigError
+from projects.openimages.common.errors import check_number
 
 SAME_IOU = 0.5
 """A region with this IoU or more with an instance is a region of that instance."""
@@ -121,8 +121,8 @@ class Regions:
         labels: (G,) int64 of the instances.
         covered: (R, K) bool, where one of the image's K group-of boxes covers a region.
         group_labels: (K,) int64.
-        ignored: (G,) bool, instances that no region is matched to, for they have no mask; without
-            it there are none.
+        ignored: (G,) bool, instances that no region is matched to, for they have no mask or are of
+            a class left out; without it there are none.
     """
 
     matched: Tensor
@@ -158,8 +158,7 @@ class TargetRule:
 
     def __post_init__(self) -> None:
         for name in ('unknown_on_objects', 'unknown_on_background', 'doubt'):
-            if not 0 <= getattr(self, name) <= 1:
-                raise ConfigError(f'{name} must be from 0 to 1, got {getattr(self, name)}')
+            check_number(name, getattr(self, name), 0, 1)
 
 
 def class_targets(regions: Regions, known: Tensor, lost: Tensor, scores: Tensor,
