@@ -11,6 +11,9 @@ WITHOUT_IMPORTS = ('setup_environment.py', 'precompiled_header_compiler.py')
 TOOLS = sorted(path.name for path in (REPOSITORY / 'tools').glob('*.py')
                if path.name not in WITHOUT_IMPORTS)
 IMPORTS_LATE = {  # not for --help
+    'train.py': ('config.py',),
+    'predict.py': ('config.py', 'in.pth', 'in.jpg', '--out', 'out'),
+    'browse_pipeline.py': ('config.py', '--out', 'out'),
     'trim_checkpoint.py': ('in.pth', 'out.pth'),
     'publish_model.py': ('in.pth', 'out.pth'),
     'download.py': ('--release', 'v7', '--split', 'test', '--data-root', '.')}

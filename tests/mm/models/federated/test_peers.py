@@ -58,10 +58,11 @@ def test_more_classes_than_are_wanted_in_a_batch_all_have_a_say():
     assert logits.grad.any(dim=0).tolist() == [True, True, True, False]
 
 
-@pytest.mark.parametrize('options', [{'num_sampled': 0}, {'num_sampled': -3}, {'power': -1.}])
-def test_settings_that_mean_nothing_are_refused(options):
-    with pytest.raises(ValueError, match='num_sampled must be 1 or more'):
-        FedLoss(C, **options)
+@pytest.mark.parametrize(('name', 'value', 'least'), [
+    ('num_sampled', 0, 1), ('num_sampled', -3, 1), ('power', -1., 0)])
+def test_settings_that_mean_nothing_are_refused(name, value, least):
+    with pytest.raises(ValueError, match=f'{name} must be {least} or more, got {value}'):
+        FedLoss(C, **{name: value})
 
 
 def test_federated_loss_learns_classes_apart_in_few_steps():
