@@ -166,14 +166,18 @@ def test_a_model_that_trained_with_another_hierarchy_is_tested_with_the_true_one
 
 
 def test_of_other_sizes_nothing_is_looked_for_and_nothing_true():
-    """Class 0 has instances of 10 and 1000 pixels, both found, and a false detection."""
-    rows = np.zeros(3, np.int32)
-    matched = Matches(rows, np.arange(3, dtype=np.int32), rows, np.array([0.9, 0.8, 0.7]),
-                      np.array([TRUE, TRUE, FALSE], np.int8), np.array([0, 1, -1], np.int32),
-                      np.zeros(3, np.float32))
-    kept, positives = only_sizes(matched, [(np.array([0, 0]), np.array([10, 1000]))], 1, 100, 1)
-    assert kept.score.tolist() == [0.9, 0.7]
-    assert positives.tolist() == [1]
+    """Class 0 has instances of 10 and 1000 pixels, both found, and two false detections."""
+    rows = np.zeros(4, np.int32)
+    matched = Matches(rows, np.arange(4, dtype=np.int32), rows, np.array([0.9, 0.8, 0.7, 0.6]),
+                      np.array([TRUE, TRUE, FALSE, FALSE], np.int8),
+                      np.array([0, 1, -1, -1], np.int32), np.zeros(4, np.float32))
+    found = np.array([101, 99, 99, 101])  # an instance's own size counts, not what was found of it
+    sizes = [(np.array([0, 0]), np.array([10, 1000]))]
+    for low, high, scores in ((1, 100, [0.9, 0.7]), (100, 2000, [0.8, 0.6]), (1, 2000, [
+            0.9, 0.8, 0.7, 0.6])):
+        kept, positives = only_sizes(matched, found, sizes, low, high, 1)
+        assert kept.score.tolist() == scores
+        assert positives.tolist() == [1 + (low == 1 and high == 2000)]
 
 
 def test_a_run_is_scored_as_the_metric_scores_its_dump_and_is_not_run_again(world, tmp_path):
