@@ -29,25 +29,13 @@ sys.path.insert(0, str(ROOT))
 
 import numpy as np  # noqa: E402
 
-from projects.openimages.challenge.from_index import (  # noqa: E402
-    IndexGroundTruth,
-    train_image_counts,
-)
+from projects.openimages.analysis.operating import by_size  # noqa: E402
+from projects.openimages.analysis.outcomes import analyse  # noqa: E402
+from projects.openimages.challenge.from_index import train_image_counts  # noqa: E402
 from projects.openimages.common.errors import UserError, run_command  # noqa: E402
 from projects.openimages.common.files import atomic_write, exclusive  # noqa: E402
 from projects.openimages.data.index import PreparedIndex  # noqa: E402
-from projects.openimages.masks import area, inflate_text  # noqa: E402
-from projects.openimages.metric import (  # noqa: E402
-    DROPPED,
-    TRUE,
-    Detections,
-    GroundTruth,
-    Matches,
-    count_positives,
-    match_image,
-    mean_over,
-    score,
-)
+from projects.openimages.metric import mean_over, score  # noqa: E402
 from projects.openimages.submissions.formats import Submission  # noqa: E402
 
 CONFIG = ROOT / 'configs' / 'oi_mask_rcnn_r50_demo.py'
@@ -241,71 +229,22 @@ def slim(cfg, backbone: int = 32, neck: int = 64) -> None:
 def score_dump(dump: Path, prepared: Path) -> dict[str, float]:
     """The table's columns for a submission of the validation images."""
     train_images = train_image_counts(PreparedIndex.open(prepared / 'train' / 'index.arrow'))
-    matched, positives, found, sizes = match_dump(dump, prepared / 'validation' / 'index.arrow')
-    result = score(matched, positives).average_precisions
-    leaves = PreparedIndex.open(prepared / 'validation' / 'index.arrow').label_space.leaves
+    space = PreparedIndex.open(prepared / 'validation' / 'index.arrow').label_space
+    with Submission(dump) as submission:
+        seen, whole = (analyse(submission, PreparedIndex.open(prepared / split / 'index.arrow'))[0]
+                       for split in ('validation', 'oracle'))
+    result, on_oracle = (score(found.matches, found.positives(space.num_classes))
+                         for found in (seen, whole))
     groups = {'rare': train_images < RARE, 'frequent': train_images >= FREQUENT,
               'common': (train_images >= RARE) & (train_images < FREQUENT),
-              'leaves': leaves, 'parents': ~leaves}
-    scores = {'validation mAP': mean_over(result),
-              **{name: mean_over(result, classes) for name, classes in groups.items()}}
-    for name, low, high in (('small', 1, SMALL), ('large', LARGE, np.inf)):
-        scores[name] = score(*only_sizes(matched, found, sizes, low, high, len(positives))
-                             ).mean_average_precision
-    whole, positives, *_ = match_dump(dump, prepared / 'oracle' / 'index.arrow')
-    scores['oracle mAP'] = score(whole, positives).mean_average_precision
+              'leaves': space.leaves, 'parents': ~space.leaves}
+    sizes = by_size(seen, space.num_classes, {'small': (1, SMALL), 'large': (LARGE, np.inf)})
+    scores = {'validation mAP': result.mean_average_precision,
+              'oracle mAP': on_oracle.mean_average_precision,
+              **{name: mean_over(result.average_precisions, classes)
+                 for name, classes in groups.items()},
+              **{name: value for name, (value, _) in sizes.items()}}
     return {name: scores[name] for name in COLUMNS}
-
-
-def match_dump(dump: Path, index_path: Path) -> tuple[Matches, np.ndarray, np.ndarray, list]:
-    """Matches of all images, (C,) positives, pixels by match, and each image's instances.
-
-    Of the instances there are (G,) class ids and pixels, by image.
-    """
-    index = PreparedIndex.open(index_path)
-    truths = IndexGroundTruth(index)
-    positives = np.zeros(truths.num_classes, np.int64)
-    parts, found_areas, sizes = [], [], []
-    with Submission(dump) as submission:
-        for row in range(index.num_images):
-            truth = truths.image(row)
-            positives += count_positives(truth, truths.num_classes)
-            sizes.append(_classes_and_areas(truth))
-            found = submission.image(index.image_id(row))
-            if found is None or not found.detections:
-                continue
-            detections = Detections(
-                np.array([index.label_space.class_id(item.mid) for item in found.detections]),
-                np.array([float(item.score) for item in found.detections]),
-                [{'size': [found.height, found.width],
-                  'counts': inflate_text(item.mask, found.height, found.width)}
-                 for item in found.detections])
-            matches, = match_image(truth, detections, image=row)
-            parts.append(matches.select(matches.outcome != DROPPED))
-            found_areas.append(area(detections.masks)[parts[-1].detection])
-    areas = np.concatenate(found_areas) if found_areas else np.zeros(0, np.int64)
-    return Matches.concatenate(parts), positives, areas, sizes
-
-
-def _classes_and_areas(truth: GroundTruth) -> tuple[np.ndarray, np.ndarray]:
-    return truth.class_ids, truth.measured.areas
-
-
-def only_sizes(matches: Matches, found: np.ndarray, sizes: Sequence, low: float, high: float,
-               num_classes: int) -> tuple[Matches, np.ndarray]:
-    """Matches and positives when only instances of ``low`` to ``high`` pixels are looked for.
-
-    Detections of other instances are ignored, and false ones of other sizes, as COCO has it.
-    """
-    positives = np.zeros(num_classes, np.int64)
-    for class_ids, areas in sizes:
-        positives += np.bincount(class_ids[(areas >= low) & (areas < high)],
-                                 minlength=num_classes)
-    true = matches.outcome == TRUE
-    areas = found.copy()
-    areas[true] = [sizes[image][1][instance] for image, instance in zip(
-        matches.image[true].tolist(), matches.instance[true].tolist(), strict=True)]
-    return matches.select((areas >= low) & (areas < high)), positives
 
 
 # ------------------------------------------------------------------------------------- table

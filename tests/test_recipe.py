@@ -12,14 +12,13 @@ import torch
 from mmengine.runner import Runner
 from PIL import Image
 
-from benchmarks.recipe import arm_config, last_whole_checkpoint, only_sizes, run
+from benchmarks.recipe import arm_config, last_whole_checkpoint, run
 from benchmarks.recipe_arms import PlaceboDataset
 from benchmarks.recipe_pictures import count_found
 from projects.openimages.data.layout import find_classes, read_classes_of
 from projects.openimages.data.prepare.run import PrepareOptions, prepare_split
 from projects.openimages.demo.hard import Knobs, make_hard_world
 from projects.openimages.masks import decompress_counts, rle_from_mask
-from projects.openimages.metric import FALSE, TRUE, Matches
 from projects.openimages.mm.datasets.openimages import OpenImagesInstanceDataset
 from projects.openimages.mm.evaluation.submission_dump import SubmissionDumpHook
 from tests.helpers import assert_one_line_error, run_here, run_tool
@@ -163,21 +162,6 @@ def test_a_model_that_trained_with_another_hierarchy_is_tested_with_the_true_one
     assert (placebo[key].numpy() == true).all()
     bias = 'roi_head.bbox_head.fc_cls.bias'
     assert not torch.equal(placebo[bias], recipe[bias]), 'it trained with the true one'
-
-
-def test_of_other_sizes_nothing_is_looked_for_and_nothing_true():
-    """Class 0 has instances of 10 and 1000 pixels, both found, and two false detections."""
-    rows = np.zeros(4, np.int32)
-    matched = Matches(rows, np.arange(4, dtype=np.int32), rows, np.array([0.9, 0.8, 0.7, 0.6]),
-                      np.array([TRUE, TRUE, FALSE, FALSE], np.int8),
-                      np.array([0, 1, -1, -1], np.int32), np.zeros(4, np.float32))
-    found = np.array([101, 99, 99, 101])  # an instance's own size counts, not what was found of it
-    sizes = [(np.array([0, 0]), np.array([10, 1000]))]
-    for low, high, scores in ((1, 100, [0.9, 0.7]), (100, 2000, [0.8, 0.6]), (1, 2000, [
-            0.9, 0.8, 0.7, 0.6])):
-        kept, positives = only_sizes(matched, found, sizes, low, high, 1)
-        assert kept.score.tolist() == scores
-        assert positives.tolist() == [1 + (low == 1 and high == 2000)]
 
 
 def test_a_run_is_scored_as_the_metric_scores_its_dump_and_is_not_run_again(world, tmp_path):

@@ -130,19 +130,18 @@ def test_iou_thresholds_ask_for_better_masks(tmp_path):
     assert [thr for thr, value in values.items() if value == 1] == [0.5, 0.55, 0.6, 0.65]
 
 
-def test_sizes_are_apart_and_other_sizes_ignored(tmp_path, monkeypatch):
-    monkeypatch.setattr('projects.openimages.analysis.operating.SIZES',
-                        {'small': (1, 100), 'large': (100, np.inf)})
+def test_sizes_are_apart_and_other_sizes_ignored(tmp_path):
+    sizes = {'small': (1, 100), 'large': (100, np.inf)}
     scene = Scene((Thing(CUP, 0, 5), Thing(CUP, 20, 40)), (
         Found(CUP, 0.6, 20, 40), Found(CUP, 0.8, 10, 15), Found(CUP, 0.7, 0, 5)))
     # The false one is small: it stands before the small cup (AP 1/2), not before the large one.
-    assert by_size(outcomes_of(tmp_path, scene), 4) == {'small': (0.5, 1), 'large': (1.0, 1)}
+    assert by_size(outcomes_of(tmp_path, scene), 4, sizes) == {
+        'small': (0.5, 1), 'large': (1.0, 1)}
 
 
-def test_what_finds_an_object_is_of_its_size(tmp_path, monkeypatch):
-    monkeypatch.setattr('projects.openimages.analysis.operating.SIZES', {'large': (100, np.inf)})
+def test_what_finds_an_object_is_of_its_size(tmp_path):
     found = outcomes_of(tmp_path, Scene((Thing(CUP, 0, 10),), (Found(CUP, 0.9, 0, 9),)))
-    assert by_size(found, 4) == {'large': (1.0, 1)}
+    assert by_size(found, 4, {'large': (100, np.inf)}) == {'large': (1.0, 1)}
 
 
 def test_a_curve_has_a_point_for_each_true_positive(tmp_path):

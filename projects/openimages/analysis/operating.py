@@ -6,6 +6,8 @@ the rest (:meth:`metric.Matches.select`).
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import numpy as np
 
 from projects.openimages.analysis.outcomes import IOU_THRESHOLDS, Outcomes
@@ -38,17 +40,21 @@ def by_iou(outcomes: Outcomes, positives: np.ndarray) -> dict[float, float]:
             for n, thr in enumerate(IOU_THRESHOLDS)}
 
 
-def by_size(outcomes: Outcomes, num_classes: int) -> dict[str, tuple[float, int]]:
+def by_size(outcomes: Outcomes, num_classes: int,
+            sizes: Mapping[str, tuple[float, float]] = SIZES) -> dict[str, tuple[float, int]]:
     """The mAP over small, medium and large objects, and how many instances there are to find.
 
     As COCO has it: other instances are not looked for, what found them is ignored, and so are
     false detections of other sizes.
+
+    Args:
+        sizes: the least pixels of a mask, and those that are too many, by name.
     """
     result = {}
     size_of_row = outcomes.area.copy()
     true = outcomes.matches.outcome == TRUE
     size_of_row[true] = outcomes.instance_area[outcomes.target[true]]
-    for name, (low, high) in SIZES.items():
+    for name, (low, high) in sizes.items():
         wanted = (outcomes.instance_area >= low) & (outcomes.instance_area < high)
         positives = np.bincount(outcomes.instance_class[wanted], minlength=num_classes)
         rows = (size_of_row >= low) & (size_of_row < high)

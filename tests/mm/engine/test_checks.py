@@ -46,6 +46,8 @@ def test_heads_of_a_part_of_the_data_sets_classes(demo_root):
     cfg = load_config(DEMO, {'data_root': str(demo_root), 'num_classes': 2,
                              'train_dataloader.dataset.metainfo.classes': ['Cat', 'Dog']})
     check_data(cfg, build_model(cfg), 'train_dataloader')
+    with pytest.raises(UserError, match=r'2 classes .*roi_head\.bbox_head 300'):
+        check_data(cfg, build_model(load_config(DEMO)), 'train_dataloader')
 
 
 def test_only_classes_of_objects_are_counted(model):
