@@ -16,6 +16,8 @@ stock head puts it.
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import torch
 import torch.nn.functional as F
@@ -27,6 +29,7 @@ from torch import Tensor
 from torch.nn.modules.utils import _pair
 
 from projects.openimages.masks import Rle, rles_from_edges
+from projects.openimages.mm.models.own_class import ClassLogits, OwnClassConv2d
 from projects.openimages.mm.structures.rle_masks import RleMasks, batch_targets
 
 # A sample coordinate has at most three roundings of 2**-20 (numbers up to 32) after the grid value
@@ -48,7 +51,12 @@ class BoxMaskHead(FCNMaskHead):
 
     Takes the same arguments and loads the same weights. With a ``mask_thr_binary`` of 0 or less,
     for which pixels outside the box count or grey maps are asked for, the stock masks are given.
+    In training only the maps of the objects' own classes are computed, unless the config names a
+    predictor.
     """
+
+    def __init__(self, *args: Any, predictor_cfg: ConfigType | None = None, **options: Any) -> None:
+        super().__init__(*args, predictor_cfg=predictor_cfg or {'type': OwnClassConv2d}, **options)
 
     def predict_by_feat(self, mask_preds: tuple[Tensor], results_list: InstanceList,
                         batch_img_metas: list[dict], rcnn_test_cfg: ConfigType,
@@ -71,6 +79,19 @@ class BoxMaskHead(FCNMaskHead):
                                  width, threshold)
             results.masks = RleMasks.from_rles(rles, height, width)
         return results_list
+
+    def loss_and_target(self, mask_preds: Tensor | ClassLogits,
+                        sampling_results: list[SamplingResult], batch_gt_instances: InstanceList,
+                        rcnn_train_cfg: ConfigType) -> dict:
+        """As the stock head's."""
+        if not isinstance(mask_preds, ClassLogits):
+            return super().loss_and_target(mask_preds, sampling_results, batch_gt_instances,
+                                           rcnn_train_cfg)
+        targets = self.get_targets(sampling_results, batch_gt_instances, rcnn_train_cfg)
+        labels = torch.cat([result.pos_gt_labels for result in sampling_results])
+        own = mask_preds.of(labels)[:, None]
+        loss = self.loss_mask(own, targets, torch.zeros_like(labels)) if len(own) else own.sum()
+        return {'loss_mask': {'loss_mask': loss}, 'mask_targets': targets}
 
     def get_targets(self, sampling_results: list[SamplingResult],
                     batch_gt_instances: InstanceList, rcnn_train_cfg: ConfigType) -> Tensor:

@@ -1,0 +1,59 @@
+"""A mask head's last convolution, for the classes that the loss asks for only.
+
+The loss of ``FCNMaskHead`` reads one of C maps of a region, that of its object's class. The other
+C - 1 are computed, kept for the backward pass and given a gradient of zeros: with 300 classes and
+maps of 28 x 28 that is 0.9 MB a region, twice, and more work than the rest of the head together.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+
+class OwnClassConv2d(nn.Conv2d):
+    """``nn.Conv2d`` of kernel size 1 that computes no channel in training before it is asked for.
+
+    Takes the same arguments and loads the same weights. In a test, and where there is one channel
+    only, it gives a tensor, as ever.
+    """
+
+    def forward(self, features: Tensor) -> Tensor | ClassLogits:
+        """(P, D, m, m) features to (P, C, m, m) logits, in training as a :class:`ClassLogits`."""
+        if self.training and self.out_channels > 1:
+            return ClassLogits(features, self)
+        return super().forward(features)
+
+
+class ClassLogits:
+    """Stands for a (P, C, m, m) tensor of logits, of which single channels are computed.
+
+    Offers what detectors do with these in training, and fails on everything else.
+
+    Args:
+        features: (P, D, m, m).
+        conv: of kernel size 1, from D to C channels, with a bias.
+    """
+
+    def __init__(self, features: Tensor, conv: nn.Conv2d) -> None:
+        self._features, self._conv = features, conv
+        self.shape = torch.Size([len(features), conv.out_channels, *features.shape[2:]])
+
+    def size(self, dim: int | None = None) -> torch.Size | int:
+        """As a tensor's."""
+        return self.shape if dim is None else self.shape[dim]
+
+    def of(self, labels: Tensor) -> Tensor:
+        """(P, m, m) float32 logits of one class a region, (P,) int64.
+
+        Equal to indexing all of them, and so are the gradients, up to rounding.
+        """
+        weights = self._conv.weight.flatten(1)[labels]
+        biases = self._conv.bias[labels, None, None]
+        logits = torch.baddbmm(biases, weights[:, None], self._features.flatten(2))
+        return logits.view(len(labels), *self.shape[2:]).float()
+
+    def __getitem__(self, key: tuple) -> Tensor:
+        """Logits at ``[regions, labels]``, two sequences of numbers of the same length."""
+        regions, labels = (torch.as_tensor(part, device=self._features.device) for part in key)
+        return ClassLogits(self._features[regions], self._conv).of(labels)
