@@ -220,7 +220,8 @@ def slim(cfg, backbone: int = 32, neck: int = 64) -> None:
         'rpn_head.in_channels': neck, 'rpn_head.feat_channels': neck,
         'roi_head.bbox_roi_extractor.out_channels': neck, 'roi_head.bbox_head.in_channels': neck,
         'roi_head.mask_roi_extractor.out_channels': neck, 'roi_head.mask_head.in_channels': neck,
-        'roi_head.mask_head.conv_out_channels': neck}
+        'roi_head.mask_head.conv_out_channels': neck,
+        'roi_head.mask_head.predictor_cfg': {'type': 'OwnClassConv2d', 'in_tests': True}}
     cfg.merge_from_dict({f'model.{key}': value for key, value in options.items()})
 
 

@@ -123,6 +123,24 @@ def test_in_a_test_the_head_gives_the_stock_heads_tensor():
     assert torch.equal(second.eval()(features), first.eval()(features))
 
 
+def test_on_request_a_tests_masks_are_of_their_own_maps():
+    head = pair()[1].eval()
+    own = BoxMaskHead(**SMALL, predictor_cfg={'type': 'OwnClassConv2d', 'in_tests': True}).eval()
+    own.load_state_dict(head.state_dict())
+    features = torch.randn(4, 4, 4, 4)
+    found = []
+    for one in (head, own):
+        results = [InstanceData(bboxes=torch.tensor([[2., 3., 20., 30.]] * len(labels)),
+                                labels=torch.tensor(labels)) for labels in ([4, 0, 2], [1])]
+        metas = [{'ori_shape': (SIZE, SIZE), 'scale_factor': (1., 1.)}] * 2
+        one.predict_by_feat(one(features).split([3, 1], 0), results, metas,
+                            ConfigDict(mask_thr_binary=0.5), rescale=True)
+        found.append([rle['counts'] for result in results for rle in result.masks.rles])
+    assert isinstance(own(features), ClassLogits)
+    assert found[0] == found[1]
+    assert len(set(found[0])) == 4
+
+
 def test_one_map_for_all_classes_is_a_tensor_as_ever():
     first, second = pair(class_agnostic=True)
     features = torch.randn(3, 4, 4, 4)

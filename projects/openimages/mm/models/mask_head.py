@@ -109,8 +109,10 @@ class BoxMaskHead(FCNMaskHead):
             targets = (targets >= 0.5).float()
         return targets
 
-    def _own_class(self, maps: Tensor, labels: Tensor) -> Tensor:
+    def _own_class(self, maps: Tensor | ClassLogits, labels: Tensor) -> Tensor:
         """(N, C, m, m) maps to (N, m, m) of each detection's class."""
+        if isinstance(maps, ClassLogits):
+            return maps.of(labels)
         chosen = torch.zeros_like(labels) if self.class_agnostic else labels
         return maps[torch.arange(len(labels), device=labels.device), chosen]
 

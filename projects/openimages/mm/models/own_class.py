@@ -1,26 +1,40 @@
-"""A mask head's last convolution, for the classes that the loss asks for only.
+"""A mask head's last convolution, for the classes that are asked for only.
 
 The loss of ``FCNMaskHead`` reads one of C maps of a region, that of its object's class. The other
-C - 1 are computed, kept for the backward pass and given a gradient of zeros: with 300 classes and
-maps of 28 x 28 that is 0.9 MB a region, twice, and more work than the rest of the head together.
+C - 1 are computed, kept, and given a gradient of zeros: with 300 classes and maps of 28 x 28 that
+is 0.9 MB a region, twice.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Any
+
 import torch
+from mmdet.registry import MODELS
 from torch import Tensor, nn
 
 
+@MODELS.register_module()
 class OwnClassConv2d(nn.Conv2d):
     """``nn.Conv2d`` of kernel size 1 that computes no channel in training before it is asked for.
 
-    Takes the same arguments and loads the same weights. In a test, and where there is one channel
-    only, it gives a tensor, as ever.
+    Takes the same arguments and loads the same weights. Where there is one channel only it gives a
+    tensor, as ever.
+
+    Args:
+        in_tests: in a test, too, which a CPU notices. Masks then equal the stock ones but for
+            pixels that are on the threshold up to rounding. Not for detectors that average the maps
+            of several heads (cascades).
     """
 
+    def __init__(self, *args: Any, in_tests: bool = False, **options: Any) -> None:
+        super().__init__(*args, **options)
+        self.in_tests = in_tests
+
     def forward(self, features: Tensor) -> Tensor | ClassLogits:
-        """(P, D, m, m) features to (P, C, m, m) logits, in training as a :class:`ClassLogits`."""
-        if self.training and self.out_channels > 1:
+        """(P, D, m, m) features to (P, C, m, m) logits, maybe as a :class:`ClassLogits`."""
+        if self.out_channels > 1 and (self.training or self.in_tests):
             return ClassLogits(features, self)
         return super().forward(features)
 
@@ -28,7 +42,7 @@ class OwnClassConv2d(nn.Conv2d):
 class ClassLogits:
     """Stands for a (P, C, m, m) tensor of logits, of which single channels are computed.
 
-    Offers what detectors do with these in training, and fails on everything else.
+    Offers what detectors do with these, and fails on everything else.
 
     Args:
         features: (P, D, m, m).
@@ -42,6 +56,12 @@ class ClassLogits:
     def size(self, dim: int | None = None) -> torch.Size | int:
         """As a tensor's."""
         return self.shape if dim is None else self.shape[dim]
+
+    def split(self, counts: Sequence[int], dim: int = 0) -> list[ClassLogits]:
+        """Those of each image of a batch, by their numbers of regions."""
+        if dim:
+            raise ValueError(f'dimension {dim}, expected that of the regions')
+        return [ClassLogits(part, self._conv) for part in self._features.split(counts)]
 
     def of(self, labels: Tensor) -> Tensor:
         """(P, m, m) float32 logits of one class a region, (P,) int64.
