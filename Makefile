@@ -39,4 +39,5 @@ gpu-check: setup
 	@$(VENV_PYTHON) -m pytest -m gpu
 	@$(VENV_PYTHON) benchmarks/train_speed.py
 	@$(VENV_PYTHON) benchmarks/rpn_speed.py
+	@$(VENV_PYTHON) benchmarks/mask_head_speed.py
 	@$(VENV_PYTHON) benchmarks/test_time_gpu.py

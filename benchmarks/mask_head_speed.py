@@ -93,7 +93,7 @@ def main() -> None:
         with multiprocessing.get_context('spawn').Pool(1) as pool:
             found.append(pool.apply(measure, (kind, args.regions, args.steps, args.device)))
         print(f'{kind:<16}{found[-1][0]:>12.1f}{found[-1][1]:>8.0f}{found[-1][2]:>12.6f}')
-    ratios = [stock / ours for stock, ours in zip(*found, strict=True)]
+    ratios = [stock / max(ours, 1e-3) for stock, ours in zip(*found, strict=True)]
     print(f'{"stock / ours":<16}{ratios[0]:>12.2f}{ratios[1]:>8.2f}')
 
 

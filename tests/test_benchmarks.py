@@ -13,6 +13,7 @@ RUNS = {
     'dump_memory': ('--images 2 4 --detections 2', r'\n +4 +-?[\d.]+ MB'),
     'index_speed': ('--images 60 --items 5', r'together s +[\d.]+ +[\d.]+'),
     'loader_speed': ('--images 1 --rounds 1 --instances 3', r'bitmaps / run lengths +[\d.]+'),
+    'mask_head_speed': ('--device cpu --regions 2 --steps 1', r'stock / ours +[\d.]+ +[\d.]+'),
     'mask_text_speed': ('--images 1 --rounds 1 --detections 3 --width 128 --height 96',
                         r'stock / box-only: [\d.]+'),
     'metric_speed': ('--images 0 --official-images 2 --our-images 3', r': -?\d+ times as fast'),
