@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 from mmdet.models.roi_heads import StandardRoIHead
+from mmdet.models.task_modules.samplers import SamplingResult
 from mmdet.structures import DetDataSample
 from mmdet.structures.mask import BitmapMasks
 from mmengine.structures import InstanceData
@@ -159,6 +160,28 @@ def test_an_instance_with_a_mask_beside_one_without_trains_its_mask_alone():
     seen.clear()
     losses_of(model, sample((CAT, 5, 5, 40, 40, True), (CUP, 45, 45, 62, 62, True)))
     assert with_cup < sum(seen)
+
+
+def test_masks_learn_from_their_own_features_where_boxes_and_masks_share_them():
+    model = small_model(**{'model.roi_head.mask_roi_extractor': None,
+                           'model.train_cfg.rcnn.mask_size': 14})
+    assert model.roi_head.share_roi_extractor
+    one = sample((DOG, 40, 40, 60, 60, False), (CAT, 5, 5, 30, 30, True))
+    seen = []
+    model.roi_head.mask_head.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
+    result = SamplingResult.random(num_gts=1, num_preds=1)
+    result.pos_assigned_gt_inds = torch.tensor([1, 0, 1])
+    for name in ('pos_inds', 'pos_is_gt'):
+        setattr(result, name, torch.zeros(3, dtype=torch.long))
+    result.pos_gt_bboxes = one.gt_instances.bboxes[result.pos_assigned_gt_inds]
+    result.pos_gt_labels = one.gt_instances.labels[result.pos_assigned_gt_inds]
+    result.pos_priors, result.neg_priors = result.pos_gt_bboxes, torch.rand(2, 4)
+    result.neg_inds = torch.zeros(2, dtype=torch.long)
+    channels = model.roi_head.mask_head.in_channels
+    features = torch.arange(10.).view(10, 1, 1, 1).expand(-1, channels, 7, 7)
+    model.roi_head.mask_loss((), [result, result], features, [one.gt_instances] * 2)
+    assert seen[0][:, 0, 0, 0].tolist() == [0, 2, 5, 7]
+    assert losses_of(model, one)['loss_mask'] > 0
 
 
 def test_a_lost_class_gets_no_gradient():

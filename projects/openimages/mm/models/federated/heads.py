@@ -254,8 +254,14 @@ class FederatedRoIHead(_Federated, StandardRoIHead):
     def mask_loss(self, x: tuple[Tensor, ...], sampling_results: list[SamplingResult],
                   bbox_feats: Tensor, batch_gt_instances: list[InstanceData]) -> dict:
         """As the stock head's, over the regions of instances that have a mask."""
-        return super().mask_loss(x, with_masks(sampling_results, batch_gt_instances), bbox_feats,
-                                 batch_gt_instances)
+        kept = with_masks(sampling_results, batch_gt_instances)
+        if self.share_roi_extractor:  # their features are found by where they stand among all
+            bbox_feats = bbox_feats[torch.cat([
+                flags for result, instances in zip(sampling_results, batch_gt_instances,
+                                                   strict=True)
+                for flags in (_have_mask(result, instances),
+                              result.neg_inds.new_ones(len(result.neg_inds), dtype=torch.bool))])]
+        return super().mask_loss(x, kept, bbox_feats, batch_gt_instances)
 
 
 @MODELS.register_module()
@@ -281,9 +287,15 @@ def with_masks(results: Sequence[SamplingResult],
     for result, of_image in zip(results, instances, strict=True):
         result = copy.copy(result)
         if 'has_mask' in of_image:
-            use = of_image.has_mask[result.pos_assigned_gt_inds]
+            use = _have_mask(result, of_image)
             for name in ('pos_inds', 'pos_priors', 'pos_is_gt', 'pos_assigned_gt_inds',
                          'pos_gt_labels', 'pos_gt_bboxes'):
                 setattr(result, name, getattr(result, name)[use])
         kept.append(result)
     return kept
+
+
+def _have_mask(result: SamplingResult, instances: InstanceData) -> Tensor:
+    """(P,) bool: which positive regions are of an instance that has a mask."""
+    of = result.pos_assigned_gt_inds
+    return instances.has_mask[of] if 'has_mask' in instances else torch.ones_like(of).bool()
