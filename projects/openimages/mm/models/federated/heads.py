@@ -256,11 +256,9 @@ class FederatedRoIHead(_Federated, StandardRoIHead):
         """As the stock head's, over the regions of instances that have a mask."""
         kept = with_masks(sampling_results, batch_gt_instances)
         if self.share_roi_extractor:  # their features are found by where they stand among all
-            bbox_feats = bbox_feats[torch.cat([
-                flags for result, instances in zip(sampling_results, batch_gt_instances,
-                                                   strict=True)
-                for flags in (_have_mask(result, instances),
-                              result.neg_inds.new_ones(len(result.neg_inds), dtype=torch.bool))])]
+            rows = [torch.cat([_have_mask(*one), torch.ones_like(one[0].neg_inds).bool()])
+                    for one in zip(sampling_results, batch_gt_instances, strict=True)]
+            bbox_feats = bbox_feats[torch.cat(rows)]
         return super().mask_loss(x, kept, bbox_feats, batch_gt_instances)
 
 
