@@ -110,6 +110,11 @@ def unknown_on_objects(weight: float) -> Ingredient:
     return apply
 
 
+def one_object(cfg: Config) -> None:
+    """A region is of the instance that it was matched to alone, whoever shares its place."""
+    cfg.model.roi_head.bbox_head.loss_cls.shared = False
+
+
 def loss_weight(weight: float) -> Ingredient:
     """Classification weighs so much beside boxes and masks."""
     def apply(cfg: Config) -> None:
@@ -302,8 +307,8 @@ def arms() -> dict[str, tuple[Ingredient, ...]]:
     for name, change in (
             ('λ=0', verified(0.0)), ('λ=0.05', verified(0.05)), ('λ=1', verified(1.0)),
             ('fg=0.5', unknown_on_objects(0.5)), ('cls=2', loss_weight(2.0)),
-            ('+box-only', boxes_without_masks), ('+soft', soft_sampling), ('+scales', scales),
-            ('sigmoid', sigmoid), ('sigmoid +exclusive', exclusive)):
+            ('-shared', one_object), ('+box-only', boxes_without_masks), ('+soft', soft_sampling),
+            ('+scales', scales), ('sigmoid', sigmoid), ('sigmoid +exclusive', exclusive)):
         found[f'recipe {name}'] = (*WHOLE, change)
     for name, loss in (('FedLoss-50', fed_loss), ('Seesaw', seesaw), ('EQLv2', eqlv2),
                        ('RFS', repeat_factors)):

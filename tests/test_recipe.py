@@ -83,6 +83,7 @@ RESIZE = {f'train_dataloader.dataset.pipeline.2.{key}' for key in ('type', 'rati
     ('recipe +box-only', 'recipe', {'train_dataloader.dataset.learn_boxes_without_masks'}),
     ('recipe λ=1', 'recipe', {f'{BOX_LOSS}.unknown_on_background'}),
     ('recipe +soft', 'recipe', {'train_dataloader.sampler.type'}),
+    ('recipe -shared', 'recipe', {f'{BOX_LOSS}.shared'}),
     ('RFS', 'main', None),
     ('placebo verified', 'recipe', {'train_dataloader.dataset.type',
                                     'train_dataloader.dataset.placebo'}),

@@ -88,6 +88,7 @@ def test_of_two_instances_that_share_a_region_either_is_right():
     region = one_region(0, [1.0, 0.95], [CAT, CUP])
     odds = {CAT: 1, CUP: 2, TOY: 4, BACKGROUND: 8}
     assert loss_of(region, odds, known=(CAT, ANIMAL, CUP)) == chance(3, 12)
+    assert loss_of(region, odds, known=(CAT, ANIMAL, CUP), shared=False) == chance(1, 14)
 
 
 @given(st.integers(0, 2**32 - 1), st.integers(0, 5), st.integers(1, 8))
@@ -95,12 +96,13 @@ def test_with_every_rule_off_it_is_plain_cross_entropy(seed, objects, count):
     generator = torch.Generator().manual_seed(seed)
     labels = torch.randint(C, (objects,), generator=generator)
     matched = torch.randint(-1, objects, (count,), generator=generator)
-    ious = torch.zeros(count, objects)
+    ious = torch.rand(count, objects, generator=generator)
     ious[matched >= 0, matched[matched >= 0]] = 0.7
     regions = Regions(matched, ious, labels, torch.zeros(count, 0, dtype=torch.bool),
                       torch.zeros(0, dtype=torch.long))
     logits = torch.randn(count, C + 1, generator=generator) * 3
-    loss = FederatedSoftmaxLoss(C, hierarchy=False, verified=False, lost=False, group_of=False)
+    loss = FederatedSoftmaxLoss(C, hierarchy=False, verified=False, lost=False, group_of=False,
+                                shared=False)
     loss.set_training_classes(hierarchy().ancestors, torch.full((C,), 10))
     filed = torch.where(matched >= 0, torch.cat([labels, labels.new_tensor([C])])[matched], C)
     found = loss(logits, [regions], flags(CAT)[None], flags(DOG)[None])

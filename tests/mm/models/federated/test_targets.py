@@ -242,7 +242,7 @@ def reference(regions, known, lost, scores, class_weights, rule):
             best = float(regions.ious[r, matched])
             own = {matched}
             for g, iou in enumerate(regions.ious[r].tolist()):
-                if iou >= 0.5 and g != matched:
+                if rule.shared and iou >= 0.5 and g != matched:
                     # the same float32 product as the rule's
                     good = iou >= float(np.float32(0.9) * np.float32(best))
                     (own if good and not regions.ignored[g] else second).add(g)
@@ -290,7 +290,8 @@ def cases(draw):
     scores = torch.tensor(rng.choice([0.1, 0.5, 0.7], (count, C)), dtype=torch.float32)
     class_weights = torch.tensor(rng.choice([0.25, 1], C), dtype=torch.float32)
     rule = TargetRule(*(bool(flag) for flag in rng.random(4) < 0.7),
-                      *(float(value) for value in rng.choice([0, 0.25, 0.5, 1], 2)))
+                      *(float(value) for value in rng.choice([0, 0.25, 0.5, 1], 2)),
+                      shared=bool(rng.random() < 0.7))
     return regions, torch.from_numpy(known), torch.from_numpy(lost), scores, class_weights, rule
 
 

@@ -107,8 +107,8 @@ class FederatedLoss(_SigmoidLoss):
 
     Args:
         num_classes: C.
-        hierarchy, verified, lost, group_of, unknown_on_objects, unknown_on_background, doubt: as in
-            :class:`TargetRule`.
+        hierarchy, verified, lost, group_of, unknown_on_objects, unknown_on_background, doubt,
+            shared: as in :class:`TargetRule`.
         tail_power: rare unknown classes weigh ``(n / median n) ** tail_power`` on background; 0
             switches it off.
         exclusive: an object is of one leaf: at test a leaf's score is its sigmoid times its share
@@ -118,12 +118,12 @@ class FederatedLoss(_SigmoidLoss):
 
     def __init__(self, num_classes: int, *, hierarchy: bool = True, verified: bool = True,
                  lost: bool = True, group_of: bool = True, unknown_on_objects: float = 1.0,
-                 unknown_on_background: float = 0.15, doubt: float = 0.5,
+                 unknown_on_background: float = 0.15, doubt: float = 0.5, shared: bool = True,
                  tail_power: float = 0.5, exclusive: bool = False,
                  loss_weight: float = 1.0) -> None:
         super().__init__(num_classes, loss_weight)
         self.rule = TargetRule(hierarchy, verified, lost, group_of, unknown_on_objects,
-                               unknown_on_background, doubt)
+                               unknown_on_background, doubt, shared)
         check_number('tail_power', tail_power, 0)
         self.tail_power = tail_power
         self.exclusive = exclusive
@@ -180,9 +180,8 @@ class FederatedSoftmaxLoss(FederatedLoss):
     is lost, or that a group covers, is not there; an unknown one on background is hardly there. At
     test a class's score is the sum of its own output's and its descendants'.
 
-    With ``hierarchy``, ``verified``, ``lost`` and ``group_of`` off it is plain cross-entropy, but
-    for regions that several objects share.
-    Weights in a softmax's denominator are those of Seesaw and EQL
+    With ``hierarchy``, ``verified``, ``lost``, ``group_of`` and ``shared`` off it is plain
+    cross-entropy. Weights in a softmax's denominator are those of Seesaw and EQL
     (https://arxiv.org/abs/2008.10032, https://arxiv.org/abs/2003.05176).
 
     Args:

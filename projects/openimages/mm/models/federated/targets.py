@@ -146,6 +146,8 @@ class TargetRule:
         unknown_on_objects: weight of unknown classes on a region of an object.
         unknown_on_background: weight of unknown classes elsewhere.
         doubt: a background region that scores more than this for an unknown class has no say.
+        shared: a region is also of other instances with about the same place; without it, of the
+            one that it was matched to alone, and others on it are negatives like any class.
     """
 
     hierarchy: bool = True
@@ -155,6 +157,7 @@ class TargetRule:
     unknown_on_objects: float = 1.0
     unknown_on_background: float = 0.15
     doubt: float = 0.5
+    shared: bool = True
 
     def __post_init__(self) -> None:
         for name in ('unknown_on_objects', 'unknown_on_background', 'doubt'):
@@ -179,7 +182,7 @@ def class_targets(regions: Regions, known: Tensor, lost: Tensor, scores: Tensor,
     """
     if not rule.hierarchy:
         hierarchy = Hierarchy(torch.zeros_like(hierarchy.ancestors))
-    same, near = _shared(regions)
+    same, near = _shared(regions, rule)
     up = hierarchy.own_and_ancestors[regions.labels]
     targets = _any_of(same, up)
     left_out = _any_of(near, up)  # as good a match as another, so perhaps that one's
@@ -206,7 +209,7 @@ def own_classes(regions: Regions, known: Tensor, hierarchy: Hierarchy,
     Args:
         regions, known, hierarchy, rule: as in :func:`class_targets`.
     """
-    same, _ = _shared(regions)
+    same, _ = _shared(regions, rule)
     own = torch.eye(len(known), dtype=torch.bool, device=known.device)[regions.labels]
     found = _any_of(same, own)
     if not rule.hierarchy:
@@ -215,7 +218,7 @@ def own_classes(regions: Regions, known: Tensor, hierarchy: Hierarchy,
     return found | (below & ~known if rule.verified else below)
 
 
-def _shared(regions: Regions) -> tuple[Tensor, Tensor]:
+def _shared(regions: Regions, rule: TargetRule) -> tuple[Tensor, Tensor]:
     """(R, G) bool: instances that a region is of, and others that it also overlaps by half."""
     rows = torch.arange(len(regions.matched), device=regions.matched.device)
     on_object = regions.matched >= 0
@@ -223,6 +226,10 @@ def _shared(regions: Regions) -> tuple[Tensor, Tensor]:
         nothing = regions.ious > 0
         return nothing, nothing
     chosen = regions.matched.clamp(min=0)
+    if not rule.shared:
+        same = torch.zeros_like(regions.ious, dtype=torch.bool)
+        same[rows, chosen] = on_object
+        return same, torch.zeros_like(same)
     best = regions.ious[rows, chosen]
     overlapping = (regions.ious >= SAME_IOU) & on_object[:, None]
     same = overlapping & (regions.ious >= TIE * best[:, None])
