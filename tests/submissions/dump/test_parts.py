@@ -103,9 +103,9 @@ from tests.submissions.dump.test_parts import SETTINGS, begin_parts, image, writ
 lock = begin_parts(Path(sys.argv[1]), SETTINGS, resume=True)
 write(Path(sys.argv[1]), 0, image(0))
 if os.fork() == 0:  # as a data loader's process, which lives on for a while
+    print('running', flush=True)  # only now has it left the lock to its parent
     time.sleep(5)
     os._exit(0)
-print('running', flush=True)
 time.sleep(60)
 """
 
