@@ -11,6 +11,7 @@ from mmdet.structures.mask import BitmapMasks
 from mmengine.config import ConfigDict
 from mmengine.structures import InstanceData
 
+from projects.openimages.common.errors import ConfigError
 from projects.openimages.mm.models.htc import BoxHTCMaskHead
 from projects.openimages.mm.models.mask_head import BoxMaskHead
 from projects.openimages.mm.models.own_class import ClassLogits, OwnClassConv2d
@@ -139,6 +140,12 @@ def test_on_request_a_tests_masks_are_of_their_own_maps():
     assert isinstance(own(features), ClassLogits)
     assert found[0] == found[1]
     assert len(set(found[0])) == 4
+
+
+def test_maps_that_a_cascade_would_average_are_refused():
+    conv = OwnClassConv2d(4, 5, 1, in_tests=True).eval()
+    with pytest.raises(ConfigError, match='in_tests is not for detectors that average'):
+        conv(torch.randn(3, 4, 2, 2)).sigmoid()
 
 
 def test_one_map_for_all_classes_is_a_tensor_as_ever():

@@ -14,6 +14,8 @@ import torch
 from mmdet.registry import MODELS
 from torch import Tensor, nn
 
+from projects.openimages.common.errors import ConfigError
+
 
 @MODELS.register_module()
 class OwnClassConv2d(nn.Conv2d):
@@ -62,6 +64,15 @@ class ClassLogits:
         if dim:
             raise ValueError(f'dimension {dim}, expected that of the regions')
         return [ClassLogits(part, self._conv) for part in self._features.split(counts)]
+
+    def sigmoid(self) -> Tensor:
+        """What cascades ask for, to average their heads' maps of all classes.
+
+        Raises:
+            ConfigError: always.
+        """
+        raise ConfigError('mask_head.predictor_cfg.in_tests is not for detectors that average the '
+                          'mask maps of several heads')
 
     def of(self, labels: Tensor) -> Tensor:
         """(P, m, m) float32 logits of one class a region, (P,) int64.
