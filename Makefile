@@ -37,7 +37,7 @@ parity: setup
 gpu-check: setup
 	@$(VENV_PYTHON) -c "import torch; torch.cuda.is_available() or exit('error: no GPU here, or torch is the CPU build')"
 	@$(VENV_PYTHON) -m pytest -m gpu
-	@$(VENV_PYTHON) benchmarks/train_speed.py
+	@$(VENV_PYTHON) benchmarks/train_speed.py --arms stock ours fast recipe recipe-fast
 	@$(VENV_PYTHON) benchmarks/rpn_speed.py
 	@$(VENV_PYTHON) benchmarks/mask_head_speed.py
 	@$(VENV_PYTHON) benchmarks/test_time_gpu.py

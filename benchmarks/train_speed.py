@@ -10,6 +10,8 @@ All train the same detector from the same weights on the same images, which are 
 - ours: this project's parts, in float32
 - fast: ours as ``tools/train.py --fast`` trains
 - compiled: as ``--fast --compile``, on request
+- recipe, recipe-fast: the recipe's config in float32 and with ``--fast``, on request; other heads,
+  so the loss is another
 
 Each is a process of its own. The rate leaves out the first iterations, in which workers start and
 kernels are chosen. CPU seconds are the training process's own, without loaders; memory is the
@@ -43,7 +45,7 @@ from projects.openimages.mm.engine.fast import train_fast
 from projects.openimages.mm.models.adapting import mappings
 
 ROOT = Path(__file__).resolve().parents[1]
-ARMS = ('stock', 'ours', 'fast', 'compiled')
+ARMS = ('stock', 'ours', 'fast', 'compiled', 'recipe', 'recipe-fast')
 STOCK = {'IgnoreAwareAssigner': 'MaxIoUAssigner', 'BoxMaskHead': 'FCNMaskHead',
          'LoadRleAnnotations': 'LoadAnnotations', 'PackInstances': 'PackDetInputs',
          'ResumableAspectRatioBatchSampler': 'AspectRatioBatchSampler',
@@ -88,12 +90,22 @@ class RateHook(Hook):
         return time.perf_counter(), time.process_time()
 
 
+def is_recipe(arm: str) -> bool:
+    return arm.startswith('recipe')
+
+
+def start_file(arm: str, root: Path) -> Path:
+    """Where the weights are that all arms of a detector start from."""
+    return root / ('start_recipe.pth' if is_recipe(arm) else 'start.pth')
+
+
 def make_config(arm: str, root: Path, gpu: bool, args: argparse.Namespace) -> Config:
     """The config of one arm, for the same iterations from the same weights."""
-    cfg = load_config(ROOT / 'configs' / f'oi_mask_rcnn_r50{"" if gpu else "_demo"}.py',
+    name = f'oi_mask_rcnn_r50{"_federated" if is_recipe(arm) else ""}{"" if gpu else "_demo"}.py'
+    cfg = load_config(ROOT / 'configs' / name,
                       {'data_root': str(root), 'model.backbone.init_cfg': None})
     cfg.merge_from_dict({
-        'load_from': str(root / 'start.pth'), 'work_dir': str(root / arm), 'val_cfg': None,
+        'load_from': str(start_file(arm, root)), 'work_dir': str(root / arm), 'val_cfg': None,
         'val_dataloader': None, 'val_evaluator': None, 'train_cfg.max_iters': args.iterations,
         'train_dataloader.batch_size': args.batch_size, 'randomness.seed': 0,
         'train_dataloader.num_workers': args.workers, 'log_level': 'WARNING',
@@ -106,7 +118,7 @@ def make_config(arm: str, root: Path, gpu: bool, args: argparse.Namespace) -> Co
         make_stock(cfg, root)
         if gpu:  # as tools/train.py --amp does
             cfg.optim_wrapper.update(type='AmpOptimWrapper', loss_scale='dynamic')
-    if arm in ('fast', 'compiled'):
+    if arm in ('fast', 'compiled', 'recipe-fast'):
         train_fast(cfg, compile_parts=arm == 'compiled')
     cfg.custom_hooks = [*cfg.get('custom_hooks', []), {'type': 'RateHook', 'warm': args.warm}]
     return cfg
@@ -129,7 +141,7 @@ def make_stock(cfg: Config, root: Path) -> None:
 def train(arm: str, root: Path, gpu: bool, args: argparse.Namespace) -> dict[str, float]:
     """Train one arm; what the hook measured."""
     cfg = make_config(arm, root, gpu, args)
-    start = root / 'start.pth'
+    start = start_file(arm, root)
     if not start.exists():
         torch.manual_seed(0)
         model = build_model(cfg)
@@ -169,7 +181,7 @@ def measure(args: argparse.Namespace, root: Path) -> None:
                    stderr=subprocess.DEVNULL)
     device = torch.cuda.get_device_name() if args.device == 'cuda' else 'CPU'
     print(f'{device}, {args.iterations} iterations of {args.batch_size} images\n'
-          'arm       images/s   ratio   CPU s/image   memory GB    loss')
+          'arm         images/s   ratio   CPU s/image   memory GB    loss')
     base = None
     environment = dict(os.environ)
     if args.device == 'cpu':  # threads that wait for each other would count as work
@@ -185,7 +197,7 @@ def measure(args: argparse.Namespace, root: Path) -> None:
         found = json.loads(done.stdout.splitlines()[-1])
         speed = found['images a second'] if args.device == 'cuda' else 1 / found['cpu s an image']
         base = base or speed
-        print(f'{arm:<10}{found["images a second"]:>8.2f}{speed / base:>8.2f}'
+        print(f'{arm:<12}{found["images a second"]:>8.2f}{speed / base:>8.2f}'
               f'{found["cpu s an image"]:>14.3f}{found["memory"]:>12.2f}{found["loss"]:>8.3f}',
               flush=True)
 

@@ -14,6 +14,9 @@ from pycocotools import mask as coco_mask
 from projects.openimages.mm.models import fast
 from projects.openimages.mm.models.assigners import IgnoreAwareAssigner
 from projects.openimages.mm.structures.rle_masks import RleMasks
+from tests.mm.models import test_batch_rpn as rpn
+from tests.mm.models import test_own_class as own_class
+from tests.mm.models.federated import test_heads as federated
 from tests.mm.models.test_fast import batch, losses, plain  # noqa: F401  (a fixture)
 from tests.mm.models.test_mask_head import heads, maps, predict
 from tests.mm.structures.random_masks import random_masks
@@ -95,3 +98,62 @@ def test_losses_of_the_fast_model_are_the_plain_ones_but_for_rounding(model):
     fast.use_channels_last(model)
     for name, value in losses(model).items():
         torch.testing.assert_close(value, expected[name], rtol=2e-2, atol=1e-3)
+
+
+@pytest.fixture
+def full_precision():
+    """Convolutions of 24 bits, not of the 11 that torch takes by default."""
+    before = torch.backends.cudnn.allow_tf32
+    torch.backends.cudnn.allow_tf32 = False
+    yield
+    torch.backends.cudnn.allow_tf32 = before
+
+
+@pytest.mark.parametrize('seed', range(3))
+def test_proposals_of_a_batch_and_their_losses_are_the_stock_heads(seed):
+    outputs = rpn.maps(seed=seed, device='cuda')
+    rpn.assert_same_losses(*rpn.heads(training={'sampler': rpn.ALL}), outputs)
+    rpn.assert_same_proposals(*rpn.heads(), outputs)
+
+
+def test_the_proposals_loss_does_not_wait_for_the_device():
+    _, head = rpn.heads()
+    outputs, (objects, ignored) = rpn.maps(device='cuda'), rpn.truth('cuda')
+    head.loss_by_feat(*outputs, objects, rpn.METAS, ignored)  # what is kept is made by the first
+    torch.cuda.synchronize()
+    torch.cuda.set_sync_debug_mode('error')
+    try:
+        found = head.loss_by_feat(*outputs, objects, rpn.METAS, ignored)
+    finally:
+        torch.cuda.set_sync_debug_mode('default')
+    assert all(torch.isfinite(value).all() for values in found.values() for value in values)
+
+
+@pytest.mark.parametrize('autocast', [False, True])
+def test_the_mask_head_learns_what_the_stock_head_does(full_precision, autocast):
+    features, images = torch.randn(3, 4, 4, 4, device='cuda'), [[2, 0], [4]]
+    first, second = (head.cuda() for head in own_class.pair())
+    expected, wanted, _ = own_class.learn(first, features, images)
+    got, gradients, _ = own_class.learn(second, features, images, autocast)
+    close = {'rtol': 0.03, 'atol': 0.03} if autocast else {'rtol': 1e-4, 'atol': 1e-5}
+    torch.testing.assert_close(got, expected, **close)
+    for name, gradient in wanted.items():
+        torch.testing.assert_close(gradients[name], gradient, **close, msg=name)
+
+
+def test_the_recipe_loses_on_a_gpu_what_it_loses_on_a_cpu(full_precision):
+    """Every proposal is drawn, so nothing is left to chance."""
+    sampler = {f'model.train_cfg.{part}.sampler.num': 10_000 for part in ('rpn', 'rcnn')}
+    model = federated.small_model(**sampler)
+    found = []
+    for device in ('cpu', 'cuda'):
+        torch.manual_seed(0)
+        samples = [federated.sample(
+            (federated.CAT, 5, 5, 40, 40, True), (federated.CUP, 45, 45, 62, 62, False),
+            ignored=[(federated.DOG, [20, 20, 60, 60], True)], verified=[(federated.CUP, 1)],
+            boxed=[federated.CAT, federated.CUP]), federated.sample()]
+        losses_there = federated.losses_of(model.to(device), *samples)
+        found.append({name: (sum(value) if isinstance(value, list) else value).item()
+                      for name, value in losses_there.items() if 'loss' in name})
+    assert found[0] == pytest.approx(found[1], rel=1e-2)
+    assert found[0]['loss_mask'] > 0

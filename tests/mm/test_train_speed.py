@@ -28,6 +28,8 @@ def test_the_stock_arm_has_nothing_of_ours_and_the_same_weights(root, gpu):
         assert name in str(configs['ours']) and name not in str(used), name
     assert configs['stock'].optim_wrapper.type == ('AmpOptimWrapper' if gpu else 'OptimWrapper')
     assert configs['fast'].optim_wrapper.type == 'Bfloat16OptimWrapper'
+    assert configs['recipe-fast'].optim_wrapper.type == 'Bfloat16OptimWrapper'
+    assert configs['recipe'].model.roi_head.type == 'FederatedRoIHead'
     assert configs['compiled'].model.data_preprocessor.type == 'BucketPreprocessor'
     if not gpu:
         stock, ours = (build_model(configs[arm]).state_dict() for arm in ('stock', 'ours'))
@@ -37,7 +39,7 @@ def test_the_stock_arm_has_nothing_of_ours_and_the_same_weights(root, gpu):
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason='times the CPU')
 def test_an_arm_gives_its_figures(root):
-    found = {arm: train(arm, root, False, ARGS) for arm in ('stock', 'fast')}
+    found = {arm: train(arm, root, False, ARGS) for arm in ('stock', 'fast', 'recipe-fast')}
     for figures in found.values():
         assert set(figures) == {'images a second', 'cpu s an image', 'memory', 'loss'}
         assert all(value > 0 for value in figures.values())

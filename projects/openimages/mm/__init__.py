@@ -25,6 +25,7 @@ from projects.openimages.mm.evaluation import (  # noqa: F401
 from projects.openimages.mm.models import (  # noqa: F401
     assigners,
     batch_rpn,
+    coders,
     fast,
     htc,
     ignored,

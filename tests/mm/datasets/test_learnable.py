@@ -109,10 +109,12 @@ def evidence_of(data) -> list[tuple[torch.Tensor, torch.Tensor]]:
     found = []
     for idx in range(len(data)):
         info = data.get_data_info(idx)
-        verified = torch.from_numpy(info['verified_labels'])
-        classes = ImageClasses.collect(
-            [torch.from_numpy(info['boxed_labels'])], [verified[verified[:, 1] == 1, 0]],
-            [verified[verified[:, 1] == 0, 0]], Hierarchy(ancestors))
+        labels, present = info['verified_labels'].T
+        said = torch.zeros(3, 1, len(ancestors), dtype=torch.bool)
+        for flags, there in zip(said, (info['boxed_labels'], labels[present == 1],
+                                       labels[present == 0]), strict=True):
+            flags[0, there] = True
+        classes = ImageClasses.collect(*said, Hierarchy(ancestors))
         found.append((classes.known[0], classes.lost[0]))
     return found
 

@@ -6,10 +6,12 @@ import torch
 from projects.openimages.common.errors import UserError
 from projects.openimages.mm.engine.config import load_config
 from projects.openimages.mm.engine.fast import train_fast, use_mixed_precision
+from projects.openimages.mm.models.adapting import mappings
 from tests.helpers import REPOSITORY, run_main
 from tests.mm.engine.training_run import write_config
 
 MAIN = REPOSITORY / 'configs' / 'oi_mask_rcnn_r50.py'
+CASCADE = REPOSITORY / 'configs' / 'zoo' / 'cascade_mask_rcnn_x101.py'
 
 
 def test_a_training_and_its_validation_run(demo_root, tmp_path, monkeypatch):
@@ -58,6 +60,18 @@ def test_proposals_are_made_for_batches_where_the_config_has_the_usual_head():
     cfg = load_config(MAIN)
     use_mixed_precision(cfg)
     assert cfg.model.rpn_head.type == 'RPNHead'
+
+
+def test_every_usual_coder_of_boxes_is_one_that_does_not_wait():
+    for config in (MAIN, CASCADE):
+        cfg = load_config(config)
+        train_fast(cfg)
+        coders = [part.bbox_coder.type for part in mappings(cfg.model) if 'bbox_coder' in part]
+        assert set(coders) == {'ResidentDeltaXYWHBBoxCoder'} and len(coders) in (2, 4)
+    other = 'LegacyDeltaXYWHBBoxCoder'
+    cfg = load_config(MAIN, {'model.roi_head.bbox_head.bbox_coder.type': other})
+    train_fast(cfg)
+    assert cfg.model.roi_head.bbox_head.bbox_coder.type == other
 
 
 def test_types_that_a_config_leaves_to_mmengine_are_known():

@@ -21,27 +21,29 @@ SMALL = {'num_convs': 1, 'in_channels': 4, 'conv_out_channels': 4, 'num_classes'
 MASKS = ConfigDict(mask_size=8)
 
 
-def sampled(labels):
+def sampled(labels, device='cpu'):
     """Sampling result and instances of an image, a square object for each label."""
     count = len(labels)
     corners = torch.arange(count, dtype=torch.float32)[:, None].expand(-1, 2) * 2
-    boxes = torch.cat([corners, corners + 12], 1)
+    boxes = torch.cat([corners, corners + 12], 1).to(device)
     masks = np.zeros((count, SIZE, SIZE), bool)
     for number in range(count):
         masks[number, 2 * number:2 * number + 6, 2 * number:2 * number + 12] = True
-    instances = InstanceData(bboxes=boxes, labels=torch.tensor(labels, dtype=torch.long),
-                             masks=BitmapMasks(masks.astype(np.uint8), SIZE, SIZE))
+    instances = InstanceData(
+        bboxes=boxes, labels=torch.tensor(labels, dtype=torch.long, device=device),
+        masks=BitmapMasks(masks.astype(np.uint8), SIZE, SIZE))
     result = SamplingResult.random(num_gts=1, num_preds=1)
     result.pos_priors, result.pos_gt_labels = boxes, instances.labels
-    result.pos_assigned_gt_inds = torch.arange(count)
+    result.pos_assigned_gt_inds = torch.arange(count, device=device)
     return result, instances
 
 
 def learn(head, features, images, autocast=False):
     """Loss, and gradients of every weight and of the features."""
     features = features.clone().requires_grad_()
-    results, instances = zip(*map(sampled, images), strict=True)
-    with torch.autocast('cpu', torch.bfloat16, enabled=autocast):
+    device = features.device.type
+    results, instances = zip(*(sampled(labels, device) for labels in images), strict=True)
+    with torch.autocast(device, torch.bfloat16, enabled=autocast):
         maps = head(features)
         maps = maps[0] if isinstance(maps, list) else maps
         found = head.loss_and_target(maps, list(results), list(instances), MASKS)

@@ -9,6 +9,7 @@ from mmengine.config import Config, ConfigDict
 
 from projects.openimages.common.errors import UserError
 from projects.openimages.mm.engine.options import arguments_of, class_of, is_a
+from projects.openimages.mm.models.adapting import mappings
 
 _PREFETCHED = 4  # batches a worker: one with many masks must not keep the others waiting
 
@@ -17,7 +18,8 @@ def train_fast(cfg: Config, compile_parts: bool = False) -> None:
     """Train fast; what is learnt stays the same up to bfloat16's rounding.
 
     bfloat16 autocast; weights with channels last; normalisation with fixed statistics folded into
-    the convolutions before it; proposals for a batch at once; one kernel for an optimiser's step;
+    the convolutions before it; proposals for a batch at once; regression targets without a copy
+    from the host; one kernel for an optimiser's step;
     batches loaded ahead into pinned memory and copied beside the work.
 
     Args:
@@ -45,6 +47,9 @@ def train_fast(cfg: Config, compile_parts: bool = False) -> None:
                             f'config has {preprocessor.get("type")}')
         preprocessor['type'] = 'BucketPreprocessor'
     _propose_for_batches(cfg)
+    for part in mappings(cfg.model):
+        if is_a(part.get('bbox_coder'), 'DeltaXYWHBBoxCoder', exactly=True):
+            part['bbox_coder']['type'] = 'ResidentDeltaXYWHBBoxCoder'
     _add_hook(cfg, type='FastModelHook', compile_parts=compile_parts)
 
 

@@ -95,15 +95,16 @@ class IgnoreRule:
         Args:
             ignored: ``bboxes`` (I, 4) and maybe ``group_of`` (I,) bool.
         """
-        if not self.ignore_group_of:
-            if 'group_of' not in ignored:
-                raise ValueError('ignore_group_of=False needs group_of in the ignored instances')
-            ignored = ignored[~ignored.group_of]
-        others = get_box_tensor(ignored.bboxes)
-        shared, whole, other = _shared_area(boxes, others)
-        if 'group_of' in ignored:
+        known = 'group_of' in ignored
+        if not (known or self.ignore_group_of):
+            raise ValueError('ignore_group_of=False needs group_of in the ignored instances')
+        shared, whole, other = _shared_area(boxes, get_box_tensor(ignored.bboxes))
+        if known:
             whole = torch.where(ignored.group_of, whole, whole + other - shared)
-        return (shared / whole.clamp(min=_LEAST_AREA) >= self.ignore_thr).any(dim=1)
+        on = shared / whole.clamp(min=_LEAST_AREA) >= self.ignore_thr
+        if not self.ignore_group_of:
+            on &= ~ignored.group_of
+        return on.any(dim=1)
 
     def leave_out(self, result: AssignResult, boxes: Tensor,
                   ignored: InstanceData | None) -> AssignResult:

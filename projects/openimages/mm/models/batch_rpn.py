@@ -24,6 +24,9 @@ from mmengine.config import ConfigDict
 from mmengine.structures import InstanceData
 from torch import Tensor
 
+from projects.openimages.mm.models.coders import ResidentDeltaXYWHBBoxCoder
+
+_USUAL_CODERS = (DeltaXYWHBBoxCoder, ResidentDeltaXYWHBBoxCoder)
 _MOST_SIZES = 16  # of which the anchors are kept; at 1333 x 800 they are 4 MB
 _SPLIT_THRESHOLD = 10_000  # boxes; MMCV suppresses more level by level
 
@@ -80,7 +83,7 @@ class BatchRPNHead(RPNHead):
     def __init__(self, *arguments, **options) -> None:
         super().__init__(*arguments, **options)
         self._anchors_of: dict[tuple, Anchors] = {}
-        usual = (self.cls_out_channels == 1 and type(self.bbox_coder) is DeltaXYWHBBoxCoder
+        usual = (self.cls_out_channels == 1 and type(self.bbox_coder) in _USUAL_CODERS
                  and type(self.prior_generator) is AnchorGenerator
                  and not self.bbox_coder.use_box_type and not self.prior_generator.use_box_type)
         self._proposes = usual

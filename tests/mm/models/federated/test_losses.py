@@ -33,7 +33,7 @@ def loss_of(region, odds, known=(), lost=(), **rule) -> float:
     logits = torch.full((1, C + 1), -50.)
     for name, value in odds.items():
         logits[0, name] = math.log(value)
-    return loss(logits, [region], flags(*known)[None], flags(*lost)[None]).item()
+    return loss(logits, region, flags(*known)[None], flags(*lost)[None]).item()
 
 
 def chance(right, others) -> float:
@@ -105,7 +105,7 @@ def test_with_every_rule_off_it_is_plain_cross_entropy(seed, objects, count):
                                 shared=False)
     loss.set_training_classes(hierarchy().ancestors, torch.full((C,), 10))
     filed = torch.where(matched >= 0, torch.cat([labels, labels.new_tensor([C])])[matched], C)
-    found = loss(logits, [regions], flags(CAT)[None], flags(DOG)[None])
+    found = loss(logits, regions, flags(CAT)[None], flags(DOG)[None])
     torch.testing.assert_close(found, F.cross_entropy(logits, filed))
 
 
@@ -113,7 +113,7 @@ def test_gradients_are_finite_where_classes_are_left_out():
     loss = FederatedSoftmaxLoss(C, unknown_on_background=0.)
     loss.set_training_classes(hierarchy().ancestors, torch.full((C,), 10))
     logits = torch.zeros(1, C + 1, requires_grad=True)
-    loss(logits, [one_region()], flags(CUP)[None], flags(CAT, ANIMAL)[None]).backward()
+    loss(logits, one_region(), flags(CUP)[None], flags(CAT, ANIMAL)[None]).backward()
     assert logits.grad[0].tolist() == pytest.approx([0, 0, 0, 0, 0, 0.5, -0.5])
 
 
@@ -149,7 +149,7 @@ def test_rare_unknown_classes_weigh_less_on_background():
         loss.set_training_classes(hierarchy().ancestors, counts)
         logits = torch.full((1, C + 1), -50.)
         logits[0, CUP], logits[0, BACKGROUND] = math.log(1), math.log(4)
-        losses.append(loss(logits, [one_region(-1, [], [])], flags()[None], flags()[None]).item())
+        losses.append(loss(logits, one_region(-1, [], []), flags()[None], flags()[None]).item())
     assert losses == [chance(4, 0.5), chance(4, 0.05)]
 
 

@@ -58,39 +58,40 @@ def targets_of(regions, known=(), missing=(), scores=None, class_weights=None, *
     return targets[0].tolist(), weights[0].tolist()
 
 
-def labels(*values: int) -> torch.Tensor:
-    return torch.tensor(values, dtype=torch.long)
+def image_classes(boxed=(), present=(), absent=()) -> ImageClasses:
+    return ImageClasses.collect(
+        *(flags(*labels)[None] for labels in (boxed, present, absent)), hierarchy())
 
 
 # ------------------------------------------------------------------------------ image classes
 
 def test_boxed_classes_are_known_with_their_ancestors():
-    classes = ImageClasses.collect([labels(DOG)], [labels(DOG)], [labels()], hierarchy())
+    classes = image_classes(boxed=[DOG], present=[DOG])
     assert classes.known[0].tolist() == flags(DOG, ANIMAL).tolist()
     assert not classes.lost.any()
 
 
 def test_absent_classes_are_known_with_their_descendants():
-    classes = ImageClasses.collect([labels()], [labels()], [labels(DOG)], hierarchy())
+    classes = image_classes(absent=[DOG])
     assert classes.known[0].tolist() == flags(DOG, PUPPY).tolist()
 
 
 def test_a_class_verified_present_without_a_box_is_lost_with_its_ancestors():
-    classes = ImageClasses.collect([labels()], [labels(DOG)], [labels()], hierarchy())
+    classes = image_classes(present=[DOG])
     assert classes.lost[0].tolist() == flags(DOG, ANIMAL).tolist()
     assert not classes.known.any()
 
 
 def test_an_ancestor_that_is_boxed_by_another_class_is_not_lost():
-    classes = ImageClasses.collect([labels(CAT)], [labels(DOG)], [labels()], hierarchy())
+    classes = image_classes(boxed=[CAT], present=[DOG])
     assert classes.lost[0].tolist() == flags(DOG).tolist()
     assert classes.known[0].tolist() == flags(CAT, ANIMAL).tolist()
 
 
 def test_a_class_that_is_boxed_or_present_is_not_absent_through_its_parent():
-    classes = ImageClasses.collect([labels(PUPPY)], [labels()], [labels(TOY, DOG)], hierarchy())
+    classes = image_classes(boxed=[PUPPY], absent=[TOY, DOG])
     assert classes.known[0].tolist() == flags(PUPPY, DOG, TOY, ANIMAL).tolist()
-    classes = ImageClasses.collect([labels()], [labels(PUPPY)], [labels(DOG)], hierarchy())
+    classes = image_classes(present=[PUPPY], absent=[DOG])
     assert classes.lost[0].tolist() == flags(PUPPY, DOG, TOY, ANIMAL).tolist()
     assert not classes.known.any()
 
@@ -226,6 +227,7 @@ def test_shares_are_by_odds_and_only_their_ratios_count(logits, shift):
 def test_rare_classes_weigh_by_the_root_of_their_share_of_the_median():
     weights = tail_weights(torch.tensor([400, 100, 25, 0]))
     assert weights.tolist() == pytest.approx([1, 1, 0.5, 0])
+    assert tail_weights(torch.zeros(3, dtype=torch.long)).tolist() == [1, 1, 1]
 
 
 # ------------------------------------------------------------------------------ slow reference
@@ -293,6 +295,27 @@ def cases(draw):
                       *(float(value) for value in rng.choice([0, 0.25, 0.5, 1], 2)),
                       shared=bool(rng.random() < 0.7))
     return regions, torch.from_numpy(known), torch.from_numpy(lost), scores, class_weights, rule
+
+
+@given(cases(), cases())
+def test_images_together_have_the_targets_of_each_alone(one, other):
+    """Instances of the other image overlap nothing of the one; what is known is a region's own."""
+    class_weights, rule = one[4:]
+    alone = [class_targets(*case[:4], class_weights, hierarchy(), rule) for case in (one, other)]
+    first, second = one[0], other[0]
+    start = len(first.labels)
+    together = Regions(
+        torch.cat([first.matched, torch.where(second.matched >= 0, second.matched + start, -1)]),
+        torch.block_diag(first.ious, second.ious), torch.cat([first.labels, second.labels]),
+        torch.block_diag(first.covered, second.covered).bool(),
+        torch.cat([first.group_labels, second.group_labels]),
+        torch.cat([first.ignored, second.ignored]))
+    known, lost = (torch.cat([case[n].expand(len(case[0].matched), -1) for case in (one, other)])
+                   for n in (1, 2))
+    found = class_targets(together, known, lost, torch.cat([one[3], other[3]]),
+                          class_weights, hierarchy(), rule)
+    for values, of_one, of_other in zip(found, *alone, strict=True):
+        assert values.tolist() == [*of_one.tolist(), *of_other.tolist()]
 
 
 @settings(max_examples=300)

@@ -15,6 +15,7 @@ from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 from mmdet.models.roi_heads import CascadeRoIHead, StandardRoIHead
 from mmdet.models.roi_heads.bbox_heads import Shared2FCBBoxHead
@@ -43,82 +44,95 @@ _LEAST = 1e-6  # of a proposal's score: its logarithm is needed
 
 @dataclass(frozen=True)
 class Evidence:
-    """What one image says of its classes and objects.
+    """What the B images of a batch say of their classes and objects.
 
     Attributes:
-        boxes, labels: (G, 4) and (G,) of its instances, those to learn from first.
-        ignored: (G,) bool, those that are ignored though they are no group.
-        group_boxes, group_labels: (K, 4) and (K,) of its group-of boxes.
-        known, lost: (C,) bool as in :class:`ImageClasses`.
+        starts: B places at which the images' instances begin, each image's to learn from first.
+        boxes, labels: (G, 4) and (G,) of all instances.
+        images: (G,) int64, whose they are.
+        ignored, group_of: (G,) bool, those that are not to learn from, and those that are groups.
+        known, lost: (B, C) bool as in :class:`ImageClasses`.
     """
 
+    starts: Sequence[int]
     boxes: Tensor
     labels: Tensor
+    images: Tensor
     ignored: Tensor
-    group_boxes: Tensor
-    group_labels: Tensor
+    group_of: Tensor
     known: Tensor
     lost: Tensor
 
-    def regions(self, result: SamplingResult) -> Regions:
-        """What the sampled regions, positive ones first, lie on."""
-        priors = result.priors
-        background = result.pos_assigned_gt_inds.new_full((len(result.neg_priors),), -1)
+    def regions(self, results: Sequence[SamplingResult]) -> tuple[Regions, Tensor]:
+        """What the regions lie on, an image's positive ones first, and the images they are of.
+
+        Returns:
+            ``regions`` of all R, in which every instance counts as one and as a group, but
+            overlaps as what it is alone; and (R,) int64.
+        """
+        positive, negative = ([len(part) for part in parts] for parts in (
+            [one.pos_priors for one in results], [one.neg_priors for one in results]))
+        sizes = np.add(positive, negative)
+        images = np.repeat(np.arange(len(results)), sizes)
+        is_positive = np.repeat(np.tile([True, False], len(results)),
+                                np.ravel([positive, negative], order='F'))
+        device = self.boxes.device
+        images, rows, starts = (_sent(values, device) for values in (
+            images, np.flatnonzero(is_positive), np.repeat(self.starts, positive)))
+        matched = torch.full_like(images, -1)
+        matched[rows] = torch.cat([one.pos_assigned_gt_inds for one in results]) + starts
+        priors = torch.cat([part for one in results for part in (one.pos_priors, one.neg_priors)])
+        here = images[:, None] == self.images
+        inside = pair_overlaps(priors, self.boxes, mode='iof') >= COVERED
         return Regions(
-            torch.cat([result.pos_assigned_gt_inds, background]),
-            pair_overlaps(priors, self.boxes), self.labels,
-            pair_overlaps(priors, self.group_boxes, mode='iof') >= COVERED, self.group_labels,
-            self.ignored)
+            matched, pair_overlaps(priors, self.boxes) * (here & ~self.group_of), self.labels,
+            inside & here & self.group_of, self.labels, self.ignored), images
 
 
-def collect_evidence(samples: Sequence[DetDataSample], hierarchy: Hierarchy) -> list[Evidence]:
+def collect_evidence(samples: Sequence[DetDataSample], hierarchy: Hierarchy) -> Evidence:
     """The evidence of a batch, from instances and the metainfo that ``PackInstances`` keeps.
+
+    A GPU is asked nothing: what is on the host stays there until it can be sent at once.
 
     Args:
         samples: with ``gt_instances``, ``ignored_instances`` (``group_of`` tells the two kinds
-            apart), ``verified_labels`` (L, 2) and ``boxed_labels`` (N,), the labels of all boxes of
-            the image before any augmentation; without them, those of the boxes that are there.
+            apart; without it all are groups), ``verified_labels`` (L, 2) and ``boxed_labels`` (N,),
+            the labels of all boxes of the image before any augmentation; without them, those of the
+            boxes that are there.
         hierarchy: the classes'.
     """
     device = hierarchy.ancestors.device
-    boxed, present, absent = [], [], []
-    for sample in samples:
-        verified = torch.as_tensor(sample.metainfo.get('verified_labels', ()), dtype=torch.long,
-                                   device=device).reshape(-1, 2)
-        present.append(verified[verified[:, 1] == 1, 0])
-        absent.append(verified[verified[:, 1] == 0, 0])
-        boxed.append(_boxed_labels(sample, device))
+    said = np.zeros((3, len(samples), len(hierarchy.ancestors)), bool)
+    starts, parts, images, ignored, group_of = [], [], [], [], []
+    for n, sample in enumerate(samples):
+        labels, present = np.asarray(
+            sample.metainfo.get('verified_labels', ()), np.int64).reshape(-1, 2).T
+        said[0, n, np.asarray(sample.metainfo.get('boxed_labels', ()), np.int64)] = True
+        said[1, n, labels[present == 1]] = True
+        said[2, n, labels[present == 0]] = True
+        starts.append(len(images))
+        for part, is_ignored in ((sample.gt_instances, False),
+                                 (sample.get('ignored_instances'), True)):
+            if part is None:
+                continue
+            parts.append(part)
+            images += [n] * len(part)
+            ignored += [is_ignored] * len(part)
+            group_of.append(part.group_of if is_ignored and 'group_of' in part else
+                            torch.full_like(part.labels, is_ignored, dtype=torch.bool))
+    boxed, present, absent = _sent(said, device)
+    images, labels = _sent(np.array(images, np.int64), device), torch.cat(
+        [part.labels for part in parts])
+    boxed[images, labels] = True
     classes = ImageClasses.collect(boxed, present, absent, hierarchy)
-    return [Evidence(*_objects(sample), *_group_of(sample, device), classes.known[n],
-                     classes.lost[n]) for n, sample in enumerate(samples)]
+    return Evidence(starts, torch.cat([part.bboxes for part in parts]), labels, images,
+                    _sent(np.array(ignored, bool), device), torch.cat(group_of), classes.known,
+                    classes.lost)
 
 
-def _boxed_labels(sample: DetDataSample, device: torch.device) -> Tensor:
-    there = [part.labels for part in (sample.gt_instances, sample.get('ignored_instances'))
-             if part is not None]
-    of_image = torch.as_tensor(sample.metainfo.get('boxed_labels', ()), dtype=torch.long,
-                               device=device)
-    return torch.cat([of_image, *there])
-
-
-def _objects(sample: DetDataSample) -> tuple[Tensor, Tensor, Tensor]:
-    """Boxes (G, 4), labels (G,) and which are ignored (G,) bool, of all but groups."""
-    learnt, ignored = sample.gt_instances, sample.get('ignored_instances')
-    is_ignored = torch.zeros_like(learnt.labels, dtype=torch.bool)
-    if ignored is None or 'group_of' not in ignored:
-        return learnt.bboxes, learnt.labels, is_ignored
-    single = ignored[~ignored.group_of]
-    return (torch.cat([learnt.bboxes, single.bboxes]), torch.cat([learnt.labels, single.labels]),
-            torch.cat([is_ignored, torch.ones_like(single.labels, dtype=torch.bool)]))
-
-
-def _group_of(sample: DetDataSample, device: torch.device) -> tuple[Tensor, Tensor]:
-    ignored = sample.get('ignored_instances')
-    if ignored is None or not len(ignored):
-        return torch.zeros(0, 4, device=device), torch.zeros(0, dtype=torch.long, device=device)
-    if 'group_of' in ignored:
-        ignored = ignored[ignored.group_of]
-    return ignored.bboxes, ignored.labels
+def _sent(values: np.ndarray, device: torch.device) -> Tensor:
+    """The values there; the host goes on meanwhile, for CUDA keeps a copy of what is not pinned."""
+    return torch.from_numpy(values).to(device, non_blocking=True)
 
 
 @MODELS.register_module()
@@ -174,18 +188,15 @@ class FederatedBBoxHead(Shared2FCBBoxHead):
     def loss_and_target(self, cls_score: Tensor, bbox_pred: Tensor, rois: Tensor,
                         sampling_results: list[SamplingResult], rcnn_train_cfg: Any,
                         concat: bool = True, reduction_override: str | None = None) -> dict:
-        """As the stock head's; each sampling result has its image's ``evidence``."""
+        """As the stock head's; the sampling results have their batch's ``evidence``."""
         targets = self.get_targets(sampling_results, rcnn_train_cfg, concat=concat)
         losses = self.loss(None, bbox_pred, rois, *targets, reduction_override=reduction_override)
-        evidence = [result.evidence for result in sampling_results]
-        losses['loss_cls'] = self.loss_cls(
-            cls_score, [one.regions(result) for one, result in
-                        zip(evidence, sampling_results, strict=True)],
-            torch.stack([one.known for one in evidence]),
-            torch.stack([one.lost for one in evidence]))
-        on_object = targets[0] < self.num_classes
-        losses.update(self.loss_cls.get_accuracy(cls_score, targets[0])
-                      if on_object.any() else {})
+        evidence = sampling_results[0].evidence
+        regions, images = evidence.regions(sampling_results)
+        losses['loss_cls'] = self.loss_cls(cls_score, regions, evidence.known[images],
+                                           evidence.lost[images])
+        if any(len(result.pos_priors) for result in sampling_results):
+            losses.update(self.loss_cls.get_accuracy(cls_score, targets[0]))
         return {'loss_bbox': losses, 'bbox_targets': targets}
 
 
@@ -208,8 +219,8 @@ class _Federated:
 
     def bbox_loss(self, *arguments: Any) -> dict:
         """As the stock head's."""
-        for result, evidence in zip(arguments[-1], self._evidence, strict=True):
-            result.evidence = evidence
+        for result in arguments[-1]:
+            result.evidence = self._evidence
         return super().bbox_loss(*arguments)
 
     def predict_bbox(self, x: tuple[Tensor, ...], batch_img_metas: list[dict],
@@ -254,12 +265,13 @@ class FederatedRoIHead(_Federated, StandardRoIHead):
     def mask_loss(self, x: tuple[Tensor, ...], sampling_results: list[SamplingResult],
                   bbox_feats: Tensor, batch_gt_instances: list[InstanceData]) -> dict:
         """As the stock head's, over the regions of instances that have a mask."""
-        kept = with_masks(sampling_results, batch_gt_instances)
+        flags = have_mask(sampling_results, batch_gt_instances)
         if self.share_roi_extractor:  # their features are found by where they stand among all
-            rows = [torch.cat([_have_mask(*one), torch.ones_like(one[0].neg_inds).bool()])
-                    for one in zip(sampling_results, batch_gt_instances, strict=True)]
-            bbox_feats = bbox_feats[torch.cat(rows)]
-        return super().mask_loss(x, kept, bbox_feats, batch_gt_instances)
+            rows = [torch.cat([of_image, torch.ones(len(result.neg_priors), dtype=torch.bool)])
+                    for of_image, result in zip(flags, sampling_results, strict=True)]
+            bbox_feats = bbox_feats[_sent(np.flatnonzero(torch.cat(rows)), bbox_feats.device)]
+        return super().mask_loss(x, with_masks(sampling_results, flags), bbox_feats,
+                                 batch_gt_instances)
 
 
 @MODELS.register_module()
@@ -269,31 +281,35 @@ class FederatedCascadeRoIHead(_Federated, CascadeRoIHead):
     def mask_loss(self, stage: int, x: tuple[Tensor, ...], sampling_results: list[SamplingResult],
                   batch_gt_instances: list[InstanceData]) -> dict:
         """As the stock head's, over the regions of instances that have a mask."""
-        return super().mask_loss(stage, x, with_masks(sampling_results, batch_gt_instances),
-                                 batch_gt_instances)
+        flags = have_mask(sampling_results, batch_gt_instances)
+        return super().mask_loss(stage, x, with_masks(sampling_results, flags), batch_gt_instances)
 
 
-def with_masks(results: Sequence[SamplingResult],
-               instances: Sequence[InstanceData]) -> list[SamplingResult]:
-    """The sampling results without positive regions of instances that have no mask.
+def have_mask(results: Sequence[SamplingResult],
+              instances: Sequence[InstanceData]) -> list[Tensor]:
+    """Which positive regions are of an instance that has a mask, (P,) bool of each image.
+
+    On the host, for which a GPU is asked once a batch.
 
     Args:
         results: of B images.
         instances: theirs, with ``has_mask`` (G,) bool; without it all have one.
     """
+    flags = [of_image.has_mask[result.pos_assigned_gt_inds] if 'has_mask' in of_image
+             else torch.ones_like(result.pos_assigned_gt_inds, dtype=torch.bool)
+             for result, of_image in zip(results, instances, strict=True)]
+    return list(torch.cat(flags).cpu().split([len(of_image) for of_image in flags]))
+
+
+def with_masks(results: Sequence[SamplingResult], flags: Sequence[Tensor]) -> list[SamplingResult]:
+    """The sampling results without positive regions whose flags, by :func:`have_mask`, are off."""
+    rows = [np.flatnonzero(of_image) for of_image in flags]
+    sent = _sent(np.concatenate(rows), results[0].pos_priors.device)
     kept = []
-    for result, of_image in zip(results, instances, strict=True):
+    for result, use in zip(results, sent.split([len(part) for part in rows]), strict=True):
         result = copy.copy(result)
-        if 'has_mask' in of_image:
-            use = _have_mask(result, of_image)
-            for name in ('pos_inds', 'pos_priors', 'pos_is_gt', 'pos_assigned_gt_inds',
-                         'pos_gt_labels', 'pos_gt_bboxes'):
-                setattr(result, name, getattr(result, name)[use])
+        for name in ('pos_inds', 'pos_priors', 'pos_is_gt', 'pos_assigned_gt_inds',
+                     'pos_gt_labels', 'pos_gt_bboxes'):
+            setattr(result, name, getattr(result, name)[use])
         kept.append(result)
     return kept
-
-
-def _have_mask(result: SamplingResult, instances: InstanceData) -> Tensor:
-    """(P,) bool: which positive regions are of an instance that has a mask."""
-    of = result.pos_assigned_gt_inds
-    return instances.has_mask[of] if 'has_mask' in instances else torch.ones_like(of).bool()

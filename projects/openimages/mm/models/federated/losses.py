@@ -14,7 +14,6 @@ What is known of the classes, their hierarchy and frequencies, comes from the tr
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -59,6 +58,7 @@ class _SigmoidLoss(nn.Module):
         self.loss_weight = loss_weight
         self.register_buffer('ancestors', torch.zeros(num_classes, num_classes, dtype=torch.bool))
         self.register_buffer('class_counts', torch.zeros(num_classes, dtype=torch.long))
+        self._is_set = False
 
     def set_training_classes(self, ancestors: Tensor, counts: Tensor) -> None:
         """Take over what the training data say of the classes.
@@ -77,7 +77,8 @@ class _SigmoidLoss(nn.Module):
         self.class_counts.copy_(counts)
 
     def _check_set(self) -> None:
-        if not self.class_counts.any():
+        self._is_set = self._is_set or bool(self.class_counts.any())  # asked until it is
+        if not self._is_set:
             raise ConfigError(f'{type(self).__name__} does not know the training classes; add '
                               "custom_hooks=[dict(type='TrainingClassesHook')] to the config")
 
@@ -95,7 +96,8 @@ class _SigmoidLoss(nn.Module):
     def get_accuracy(self, cls_score: Tensor, labels: Tensor) -> dict[str, Tensor]:
         """Share of regions with an object whose class scores highest, in percent."""
         on_object = labels < self.num_classes
-        return {'acc_fg': accuracy(cls_score[on_object], labels[on_object])}
+        right = (cls_score.argmax(dim=1) == labels) & on_object  # without waiting for a selection
+        return {'acc_fg': 100 * right.sum() / on_object.sum().clamp(min=1)}
 
 
 @MODELS.register_module()
@@ -142,14 +144,13 @@ class FederatedLoss(_SigmoidLoss):
             scores = close_over_ancestors(scores, self.hierarchy)
         return F.pad(scores, (0, 1))
 
-    def forward(self, cls_score: Tensor, regions: Sequence[Regions], known: Tensor,
-                lost: Tensor) -> Tensor:
+    def forward(self, cls_score: Tensor, regions: Regions, known: Tensor, lost: Tensor) -> Tensor:
         """The loss of a batch.
 
         Args:
-            cls_score: (sum of R, C) outputs, the images' regions one after the other.
-            regions: of each of B images.
-            known, lost: (B, C) bool as in :class:`ImageClasses`.
+            cls_score: (R, C) outputs.
+            regions: of all images.
+            known, lost: (R, C) bool as in :class:`ImageClasses`, of each region's image.
         """
         self._check_set()
         targets, weights = self._targets(cls_score.detach().float().sigmoid(), regions, known, lost)
@@ -157,16 +158,12 @@ class FederatedLoss(_SigmoidLoss):
                                                     weights, reduction='sum')
         return self.loss_weight * losses / max(len(cls_score), 1)
 
-    def _targets(self, scores: Tensor, regions: Sequence[Regions], known: Tensor,
+    def _targets(self, scores: Tensor, regions: Regions, known: Tensor,
                  lost: Tensor) -> tuple[Tensor, Tensor]:
-        """(sum of R, C) targets and weights of a batch, by :func:`class_targets`."""
-        class_weights = tail_weights(self.class_counts, self.tail_power)
-        parts = [class_targets(one, known[n], lost[n], of_image, class_weights, self.hierarchy,
-                               self.rule)
-                 for n, (one, of_image) in enumerate(zip(
-                     regions, scores.split([len(one.matched) for one in regions]), strict=True))]
-        targets, weights = (torch.cat(items) for items in zip(*parts, strict=True))
-        return targets, weights
+        """(R, C) targets and weights, by :func:`class_targets`."""
+        return class_targets(regions, known, lost, scores,
+                             tail_weights(self.class_counts, self.tail_power), self.hierarchy,
+                             self.rule)
 
 
 @MODELS.register_module()
@@ -212,20 +209,17 @@ class FederatedSoftmaxLoss(FederatedLoss):
         """Share of regions with an object whose class scores highest, in percent."""
         return super().get_accuracy(cls_score[:, :-1], labels)
 
-    def forward(self, cls_score: Tensor, regions: Sequence[Regions], known: Tensor,
-                lost: Tensor) -> Tensor:
+    def forward(self, cls_score: Tensor, regions: Regions, known: Tensor, lost: Tensor) -> Tensor:
         """The loss of a batch.
 
         Args:
-            cls_score: (sum of R, C + 1) outputs, the images' regions one after the other.
+            cls_score: (R, C + 1) outputs.
             regions, known, lost: as in :class:`FederatedLoss`.
         """
         self._check_set()
         logits = cls_score.float()
         _, weights = self._targets(logits.detach().softmax(dim=1)[:, :-1], regions, known, lost)
-        right = torch.cat([own_classes(one, known[n], self.hierarchy, self.rule)
-                           for n, one in enumerate(regions)])
-        right = F.pad(right, (0, 1))
+        right = F.pad(own_classes(regions, known, self.hierarchy, self.rule), (0, 1))
         right[:, -1] = ~right.any(dim=1)
         weights = F.pad(weights, (0, 1), value=1.).masked_fill(right, 1.)
         weighed = logits + weights.log()

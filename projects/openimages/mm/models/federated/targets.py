@@ -1,7 +1,7 @@
 """What each class should say of each region, where labels are incomplete and in a hierarchy.
 
-In: for one image the instances, group-of boxes and verified labels, and the regions that were
-sampled. Out: for every region and class a target, 0 or 1, and a weight of its loss. Plain tensors;
+In: the instances, group-of boxes and verified labels of images, and the regions that were sampled
+in them. Out: for every region and class a target, 0 or 1, and a weight of its loss. Plain tensors;
 nothing here knows of MMDetection.
 
 Open Images says of an image only what people verified: some classes are present and boxed, some
@@ -27,7 +27,6 @@ CenterNet2 (https://arxiv.org/abs/2103.07461), hierarchical targets as in UniDet
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -85,41 +84,32 @@ class ImageClasses:
     lost: Tensor
 
     @classmethod
-    def collect(cls, boxed: Sequence[Tensor], present: Sequence[Tensor],
-                absent: Sequence[Tensor], hierarchy: Hierarchy) -> ImageClasses:
+    def collect(cls, boxed: Tensor, present: Tensor, absent: Tensor,
+                hierarchy: Hierarchy) -> ImageClasses:
         """The sets of a batch, expanded over the hierarchy as rule 1 of the challenge asks.
 
         Args:
-            boxed: B tensors of the labels of all boxes of an image, group-of ones and those without
+            boxed: (B, C) bool, the labels of all boxes of an image, group-of ones and those without
                 a mask too.
-            present, absent: B tensors of labels verified present and verified absent.
+            present, absent: (B, C) bool, labels verified present and verified absent.
             hierarchy: the classes'.
         """
         up = hierarchy.own_and_ancestors
-        has_box = _reached(boxed, up)
-        there = _reached(present, up)
-        gone = _reached(absent, up.t()) & ~has_box & ~there
+        has_box = _any_of(boxed, up)
+        there = _any_of(present, up)
+        gone = _any_of(absent, up.t()) & ~has_box & ~there
         return cls(has_box | gone, there & ~has_box)
-
-
-def _reached(labels: Sequence[Tensor], reach: Tensor) -> Tensor:
-    """(B, C) bool: what is reached from each image's labels by (C, C) ``reach``."""
-    found = torch.zeros(len(labels), len(reach), dtype=torch.bool, device=reach.device)
-    for row, image in enumerate(labels):
-        if len(image):
-            found[row] = reach[image].any(dim=0)
-    return found
 
 
 @dataclass(frozen=True)
 class Regions:
-    """R regions of one image and what they lie on.
+    """R regions of an image, or of several, and what they lie on.
 
     Attributes:
         matched: (R,) int64, the instance that a region was matched to, or -1 for background.
-        ious: (R, G) with each of the image's G instances.
+        ious: (R, G) with each of G instances, 0 with those of other images.
         labels: (G,) int64 of the instances.
-        covered: (R, K) bool, where one of the image's K group-of boxes covers a region.
+        covered: (R, K) bool, where one of K group-of boxes of its image covers a region.
         group_labels: (K,) int64.
         ignored: (G,) bool, instances that no region is matched to, for they have no mask or are of
             a class left out; without it there are none.
@@ -167,11 +157,12 @@ class TargetRule:
 def class_targets(regions: Regions, known: Tensor, lost: Tensor, scores: Tensor,
                   class_weights: Tensor, hierarchy: Hierarchy,
                   rule: TargetRule) -> tuple[Tensor, Tensor]:
-    """Targets and weights for the regions of one image.
+    """Targets and weights of regions.
 
     Args:
-        regions: the image's.
-        known, lost: (C,) bool, the image's rows of :class:`ImageClasses`.
+        regions: of one image or of several.
+        known, lost: (C,) bool, the image's rows of :class:`ImageClasses`, or (R, C), those of each
+            region's image.
         scores: (R, C) what the model says now, 0 to 1; not differentiated.
         class_weights: (C,) 0 to 1, further weights of unknown classes on background.
         hierarchy: the classes'.
@@ -210,7 +201,7 @@ def own_classes(regions: Regions, known: Tensor, hierarchy: Hierarchy,
         regions, known, hierarchy, rule: as in :func:`class_targets`.
     """
     same, _ = _shared(regions, rule)
-    own = torch.eye(len(known), dtype=torch.bool, device=known.device)[regions.labels]
+    own = torch.eye(len(hierarchy.ancestors), dtype=torch.bool, device=known.device)[regions.labels]
     found = _any_of(same, own)
     if not rule.hierarchy:
         return found
@@ -258,10 +249,8 @@ def tail_weights(counts: Tensor, power: float = 0.5) -> Tensor:
         counts: (C,) training instances of each class; the median is over classes that have any.
     """
     counts = counts.float()
-    seen = counts[counts > 0]
-    if not len(seen):
-        return torch.ones_like(counts)
-    return (counts / seen.median()).clamp(max=1) ** power
+    median = torch.where(counts > 0, counts, torch.nan).nanmedian()
+    return torch.where(median.isnan(), 1., (counts / median).clamp(max=1) ** power)
 
 
 def exclusive_shares(logits: Tensor, hierarchy: Hierarchy) -> Tensor:
