@@ -182,6 +182,17 @@ def test_the_recipe_asks_a_gpu_for_little_more_than_the_stock_heads_do():
     assert more_operations < operations + 300
 
 
+def test_a_region_hears_what_is_known_of_its_own_image():
+    model, heard = small_model(), []
+    model.roi_head.bbox_head.loss_cls.register_forward_pre_hook(
+        lambda _, inputs: heard.append(inputs[2:]))
+    losses_of(model, sample(verified=[(CUP, 0)]), sample(verified=[(DOG, 1)]))
+    (known, lost), = heard
+    half = len(known) // 2  # without an object each image gives as many regions
+    assert known[:half, CUP].all() and not known[half:].any()
+    assert lost[half:, DOG].all() and not lost[:half].any()
+
+
 def test_every_sigmoid_starts_at_the_prior():
     head = small_model(**SIGMOIDS).roi_head.bbox_head
     scores = head.fc_cls(torch.zeros(1, head.fc_cls.in_features)).sigmoid()

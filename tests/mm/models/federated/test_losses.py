@@ -153,6 +153,14 @@ def test_rare_unknown_classes_weigh_less_on_background():
     assert losses == [chance(4, 0.5), chance(4, 0.05)]
 
 
+@pytest.mark.parametrize(('loss', 'outputs'), [(FederatedLoss, C), (FederatedSoftmaxLoss, C + 1)])
+def test_accuracy_is_of_the_regions_with_an_object(loss, outputs):
+    scores = F.one_hot(torch.tensor([CAT, DOG, CUP, CUP]), outputs).float()
+    scores[:, C:] = 9.  # background is no class
+    labels = torch.tensor([CAT, CAT, CUP, BACKGROUND])
+    assert loss(C).get_accuracy(scores, labels)['acc_fg'].item() == pytest.approx(200 / 3)
+
+
 def test_shares_of_sigmoids_are_refused():
     with pytest.raises(ValueError, match='exclusive is for sigmoids'):
         FederatedSoftmaxLoss(C, exclusive=True)

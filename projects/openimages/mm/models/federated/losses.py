@@ -95,8 +95,8 @@ class _SigmoidLoss(nn.Module):
 
     def get_accuracy(self, cls_score: Tensor, labels: Tensor) -> dict[str, Tensor]:
         """Share of regions with an object whose class scores highest, in percent."""
-        on_object = labels < self.num_classes
-        right = (cls_score.argmax(dim=1) == labels) & on_object  # without waiting for a selection
+        right = cls_score.argmax(dim=1) == labels  # never background, which has the last label
+        on_object = labels < self.num_classes  # counted, not selected: a GPU would be waited for
         return {'acc_fg': 100 * right.sum() / on_object.sum().clamp(min=1)}
 
 
