@@ -179,7 +179,7 @@ def test_the_recipe_asks_a_gpu_for_little_more_than_the_stock_heads_do():
     (stock, operations), (recipe, more_operations) = counts
     sent_meanwhile = 7  # look as if they were waited for
     assert recipe <= stock + sent_meanwhile
-    assert more_operations < operations + 300
+    assert more_operations < operations + 400  # image by image it is 1,500
 
 
 def test_a_region_hears_what_is_known_of_its_own_image():

@@ -70,23 +70,19 @@ class Evidence:
             ``regions`` of all R, in which every instance counts as one and as a group, but
             overlaps as what it is alone; and (R,) int64.
         """
-        positive, negative = ([len(part) for part in parts] for parts in (
-            [one.pos_priors for one in results], [one.neg_priors for one in results]))
-        sizes = np.add(positive, negative)
-        images = np.repeat(np.arange(len(results)), sizes)
-        is_positive = np.repeat(np.tile([True, False], len(results)),
-                                np.ravel([positive, negative], order='F'))
-        device = self.boxes.device
-        images, rows, starts = (_sent(values, device) for values in (
-            images, np.flatnonzero(is_positive), np.repeat(self.starts, positive)))
-        matched = torch.full_like(images, -1)
-        matched[rows] = torch.cat([one.pos_assigned_gt_inds for one in results]) + starts
-        priors = torch.cat([part for one in results for part in (one.pos_priors, one.neg_priors)])
+        sizes = [len(one.pos_priors) + len(one.neg_priors) for one in results]
+        images = _sent(np.repeat(np.arange(len(results)), sizes), self.boxes.device)
+        priors, matched = [], []
+        for one, start in zip(results, self.starts, strict=True):
+            assigned = one.pos_assigned_gt_inds
+            priors += [one.pos_priors, one.neg_priors]
+            matched += [assigned + start, assigned.new_full((len(one.neg_priors),), -1)]
+        priors = torch.cat(priors)
         here = images[:, None] == self.images
-        inside = pair_overlaps(priors, self.boxes, mode='iof') >= COVERED
-        return Regions(
-            matched, pair_overlaps(priors, self.boxes) * (here & ~self.group_of), self.labels,
-            inside & here & self.group_of, self.labels, self.ignored), images
+        overlaps = pair_overlaps(priors, self.boxes) * (here & ~self.group_of)
+        covered = pair_overlaps(priors, self.boxes, mode='iof') >= COVERED
+        return Regions(torch.cat(matched), overlaps, self.labels, covered & here & self.group_of,
+                       self.labels, self.ignored), images
 
 
 def collect_evidence(samples: Sequence[DetDataSample], hierarchy: Hierarchy) -> Evidence:
