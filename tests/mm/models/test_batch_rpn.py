@@ -1,6 +1,7 @@
 """The proposal network for a batch at once gives what MMDetection's gives image by image."""
 
 import copy
+from unittest import mock
 
 import pytest
 import torch
@@ -76,8 +77,16 @@ def losses(head, outputs):
                                        allow_unused=True)
 
 
-def assert_same_losses(stock, ours, outputs):
-    for found, expected in zip(losses(ours, outputs), losses(stock, outputs), strict=True):
+def watched(name):
+    """Notes down calls of the stock head's method."""
+    return mock.patch.object(RPNHead, name, autospec=True, side_effect=getattr(RPNHead, name))
+
+
+def assert_same_losses(stock, ours, outputs, stock_way=False):
+    with watched('loss_by_feat') as stock_calls:
+        ours_found = losses(ours, outputs)
+    assert stock_calls.called is stock_way
+    for found, expected in zip(ours_found, losses(stock, outputs), strict=True):
         for one, other in zip(found, expected, strict=True):
             torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-6)
 
@@ -124,12 +133,13 @@ def test_a_gradient_reaches_what_was_drawn_alone():
     {'options': {'loss_cls': {'type': 'FocalLoss', 'use_sigmoid': True}}},
     {'options': {'loss_cls': {'type': 'CrossEntropyLoss'}}},  # a softmax of two
     {'options': {'loss_bbox': {'type': 'BalancedL1Loss'}}},
+    {'options': {'bbox_coder': {'type': 'LegacyDeltaXYWHBBoxCoder'}}},
     {'options': {'reg_decoded_bbox': True, 'loss_bbox': {'type': 'IoULoss'}}},
     {'training': {'sampler': {**ALL, 'neg_pos_ub': 3}}}])
 def test_unusual_settings_take_the_stock_way(unusual):
     training = {'sampler': ALL, **unusual.get('training', {})}
     stock, ours = heads(unusual.get('options', ()), training)
-    assert_same_losses(stock, ours, maps(channels=stock.cls_out_channels))
+    assert_same_losses(stock, ours, maps(channels=stock.cls_out_channels), stock_way=True)
 
 
 def test_what_is_drawn_was_to_be_drawn_and_everything_equally_often():
@@ -164,9 +174,11 @@ def proposals(head, outputs, **options):
     return head.predict_by_feat(*outputs, batch_img_metas=METAS, **options)
 
 
-def assert_same_proposals(stock, ours, outputs, **options):
-    for one, other in zip(proposals(ours, outputs, **options), proposals(stock, outputs, **options),
-                          strict=True):
+def assert_same_proposals(stock, ours, outputs, stock_way=False, **options):
+    with watched('predict_by_feat') as stock_calls:
+        found = proposals(ours, outputs, **options)
+    assert stock_calls.called is stock_way
+    for one, other in zip(found, proposals(stock, outputs, **options), strict=True):
         assert len(one) == len(other)
         for key in ('bboxes', 'scores', 'labels'):
             torch.testing.assert_close(one[key], other[key], rtol=0, atol=1e-5,
@@ -183,16 +195,22 @@ def test_proposals_are_the_stock_heads(seed, nms_pre, least, most, threshold):
     assert_same_proposals(*heads(proposing=proposing), maps(seed=seed))
 
 
+def test_where_no_proposal_is_large_enough_there_is_none():
+    stock, ours = heads(proposing={'min_bbox_size': 1000})
+    assert_same_proposals(stock, ours, maps())
+    assert [len(one) for one in proposals(ours, maps())] == [0, 0, 0]
+
+
 @pytest.mark.parametrize('proposing', [
-    {'min_bbox_size': 1000}, {'nms': {'type': 'nms', 'iou_threshold': 0.7, 'split_thr': 20}},
+    {'nms': {'type': 'nms', 'iou_threshold': 0.7, 'split_thr': 20}},
     {'nms': {'type': 'nms', 'iou_threshold': 0.7, 'class_agnostic': True}},
     {'nms': {'type': 'soft_nms', 'iou_threshold': 0.7}}, {'nms': None}])
 def test_proposals_of_unusual_settings_are_the_stock_heads(proposing):
-    assert_same_proposals(*heads(proposing=proposing), maps())
+    assert_same_proposals(*heads(proposing=proposing), maps(), stock_way=True)
 
 
 def test_proposals_on_the_scale_of_the_files_are_the_stock_heads():
-    assert_same_proposals(*heads(), maps(), rescale=True)
+    assert_same_proposals(*heads(), maps(), stock_way=True, rescale=True)
 
 
 def test_anchors_are_kept_for_few_sizes():

@@ -1,7 +1,7 @@
 """Box and RoI heads that hand what is known of an image on to the classification loss.
 
 MMDetection's RoI heads call their box head with sampled regions only. The RoI heads here collect
-each image's evidence once a step, attach it to the sampling results, and leave instances without a
+a batch's evidence once a step, attach it to the sampling results, and leave instances without a
 mask out of the mask loss; the box head makes regions of both for
 :class:`~projects.openimages.mm.models.federated.losses.FederatedLoss`. At test, a box that is
 detected as several classes has its mask made once.
